@@ -6,6 +6,7 @@
  * @module
  */
 
+import { assert } from "./assert.ts";
 import { AppError } from "./failure.ts";
 
 /** A signal with the means to end it; disposing unhooks it from its parents and clears its timer. */
@@ -49,8 +50,12 @@ export interface DeadlineOptions {
   readonly what: string;
 }
 
+/** Longest delay of a timer: anything above would end at once. */
+const TIMER_MS_MAX = 2 ** 31 - 1;
+
 /** A signal that aborts with an {@link AppError} of kind `timeout` after `timeoutMs`, or when its parent does. */
 export function deadline(options: DeadlineOptions): LinkedSignal {
+  assert(options.timeoutMs <= TIMER_MS_MAX, "a deadline fits a timer (about 24 days)");
   const linked = linkSignals(...(options.signal === undefined ? [] : [options.signal]));
   const timer = setTimeout(() => {
     linked.abort(
@@ -71,26 +76,23 @@ export function deadline(options: DeadlineOptions): LinkedSignal {
  * Waits for `promise`, or rejects with the signal's reason as soon as it aborts. A result that arrives after the abort
  * is handed to `giveBack`, so that a connection or permit is never lost.
  */
-export async function abortable<T>(
+export function abortable<T>(
   promise: Promise<T>,
   options: Waiting & { readonly giveBack?: (late: T) => void },
 ): Promise<T> {
   const { signal, giveBack } = options;
-  if (signal.aborted) {
-    promise.then((late) => giveBack?.(late), () => {/* the abort is what the caller hears of */});
-    throw signal.reason;
-  }
-  let onAbort: (() => void) | undefined;
-  const aborted = new Promise<never>((_, reject) => {
-    onAbort = () => {
-      promise.then((late) => giveBack?.(late), () => {/* as above */});
-      reject(signal.reason);
-    };
-    signal.addEventListener("abort", onAbort, { once: true });
+  return new Promise((resolve, reject) => {
+    const onAbort = () => reject(signal.reason);
+    if (signal.aborted) onAbort();
+    else signal.addEventListener("abort", onAbort, { once: true });
+    promise.then((result) => {
+      signal.removeEventListener("abort", onAbort);
+      // Decided here and nowhere else: an abort in the very turn of the result must not give both away.
+      if (!signal.aborted) resolve(result);
+      else giveBack?.(result);
+    }, (error) => {
+      signal.removeEventListener("abort", onAbort);
+      reject(error); // after an abort, which is what the caller hears of, this does nothing
+    });
   });
-  try {
-    return await Promise.race([promise, aborted]);
-  } finally {
-    if (onAbort !== undefined) signal.removeEventListener("abort", onAbort);
-  }
 }

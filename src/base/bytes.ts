@@ -8,7 +8,8 @@
 export type Bytes = Uint8Array<ArrayBuffer>;
 
 const ENCODER = new TextEncoder();
-const DECODER = new TextDecoder();
+/** A leading U+FEFF is a character of the text, not a mark to drop. */
+const DECODER = new TextDecoder("utf-8", { ignoreBOM: true });
 
 /** UTF-8 encoding of a string. */
 export function utf8(text: string): Bytes {

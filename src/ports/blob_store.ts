@@ -31,4 +31,9 @@ export interface BlobStore {
   list(prefix: string, options: Waiting): AsyncIterable<BlobInfo>;
   /** Absent is success. */
   remove(id: string, options: Waiting): Promise<void>;
+  /**
+   * Makes the holder the store's only owner until the handle is disposed or its process dies; it binds only those who
+   * ask. `conflict` while another holds it, in this process or in another.
+   */
+  lock(options: Waiting): Promise<AsyncDisposable>;
 }
