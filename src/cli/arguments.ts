@@ -60,3 +60,12 @@ export function parseMappings(
 export function absolutePath(path: string): string {
   return resolve(path);
 }
+
+/** `host:port` or `[address]:port`, already checked by the settings. */
+export function splitHostPort(text: string): { readonly host: string; readonly port: number } {
+  const colon = text.lastIndexOf(":");
+  return {
+    host: text.slice(0, colon).replace(/^\[(.*)\]$/, "$1"),
+    port: Number(text.slice(colon + 1)),
+  };
+}

@@ -35,8 +35,9 @@ export async function main(words: readonly string[]): Promise<never> {
 }
 
 async function runKlio(words: readonly string[]): Promise<number> {
-  // Until the configuration is read: what is wrong with the command line itself is told to a person.
+  // Until the configuration is read, what is wrong is told to a person: a command line is theirs.
   let log: Logger | undefined;
+  let format: LogFormat = "text";
   const stop = new AbortController();
   let stoppedBy: StopSignal | undefined;
   const unhook = (Object.keys(STOP_SIGNALS) as StopSignal[]).map((name) => {
@@ -72,8 +73,10 @@ async function runKlio(words: readonly string[]): Promise<number> {
     }
     const sources = configSources(args);
     const logging = (await loadConfig(["log"], sources)).log;
-    const interactive = Deno.stderr.isTerminal() && logging.format !== "json";
-    log = openLog(logging.level, logging.format);
+    const terminal = Deno.stderr.isTerminal();
+    if (logging.format !== "auto") format = logging.format;
+    else format = terminal ? "text" : "json";
+    log = openLog(logging.level, format);
     const { run } = await command.load();
     const code = await run({
       args,
@@ -83,7 +86,7 @@ async function runKlio(words: readonly string[]): Promise<number> {
       random: SYSTEM_RANDOM,
       signal: stop.signal,
       print,
-      interactive,
+      interactive: terminal && format === "text",
     });
     return code ?? 0;
   } catch (error) {
@@ -91,19 +94,18 @@ async function runKlio(words: readonly string[]): Promise<number> {
     const code = kind === "cancelled" && stoppedBy !== undefined
       ? STOP_SIGNALS[stoppedBy]
       : FAILURES[kind].exit;
-    report(error, log, code);
+    report(error, format === "json" ? log : undefined, code);
     return code;
   } finally {
     for (const f of unhook) f();
   }
 }
 
-function openLog(level: LogLevel, format: LogFormat | "auto"): Logger {
-  const chosen = format !== "auto" ? format : Deno.stderr.isTerminal() ? "text" : "json";
+function openLog(level: LogLevel, format: LogFormat): Logger {
   const podName = Deno.env.get("POD_NAME");
   return createLogger({
     level,
-    format: chosen,
+    format,
     clock: SYSTEM_CLOCK,
     ...(podName === undefined ? {} : { podName }),
   });
@@ -119,10 +121,10 @@ function configSources(args: Arguments): ConfigSources {
   };
 }
 
-/** Tells the end of a command that failed: a text for a person, a log line for a machine. */
+/** Tells the end of a command that failed: a line of the log for a machine, else a text for a person. */
 function report(error: unknown, log: Logger | undefined, exitCode: number): void {
   const app = findAppError(error);
-  if (log !== undefined && !Deno.stderr.isTerminal()) {
+  if (log !== undefined) {
     log.error("Command failed", { exit_code: exitCode }, error);
     return;
   }

@@ -17,7 +17,7 @@ import { table } from "../table.ts";
 export const run: RunCommand = async (context) => {
   const { args, print, signal } = context;
   const config = await context.loadConfig(["client", "client.base", "client.wal"]);
-  await using wal = await openWalServer(config, context);
+  using wal = await openWalServer(config, context);
   await using repository = await openRepository(config, context, "backup list");
   const catalog = await listBackups(repository, { cluster: config.client.cluster_name, signal });
   for (const unreadable of catalog.unreadable) {

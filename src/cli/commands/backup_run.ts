@@ -26,7 +26,7 @@ export const run: RunCommand = async (context) => {
   );
   const name = args.string("name");
   const identity = await identityOf(config);
-  await using wal = await openWalServer(config, context);
+  using wal = await openWalServer(config, context);
   await using repository = await openRepository(config, context, "backup run");
   const progress = new Progress(context);
   try {

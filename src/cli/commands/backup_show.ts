@@ -16,7 +16,7 @@ export const run: RunCommand = async (context) => {
   const { args, print, signal } = context;
   const config = await context.loadConfig(["client", "client.base", "client.wal"]);
   const [name = ""] = args.positionals;
-  await using wal = await openWalServer(config, context);
+  using wal = await openWalServer(config, context);
   await using repository = await openRepository(config, context, "backup show");
   const backup = await getBackup(repository, { cluster: config.client.cluster_name, name, signal });
   const state = await backupState(backup, wal, { signal });

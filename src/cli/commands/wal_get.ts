@@ -23,7 +23,7 @@ export const run: RunCommand = async (context) => {
   const config = await context.loadConfig(["client", "client.wal"]);
   const [name = "", destination = ""] = context.args.positionals;
   parseWalName(name);
-  await using server = await openWalServer(config, context);
+  using server = await openWalServer(config, context);
   const stream = await find(server, { cluster: config.client.cluster_name, name }, { signal });
   if (stream === undefined) {
     log.info("The archive does not have this WAL file", { name });

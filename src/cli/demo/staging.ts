@@ -6,7 +6,7 @@
  * @module
  */
 
-import { fileURLToPath } from "node:url";
+import { dirname } from "node:path";
 import { AppError } from "../../base/failure.ts";
 import type { Waiting } from "../../base/abort.ts";
 import { type OwnCommand, ownCommand } from "../../adapters/process/self.ts";
@@ -56,21 +56,24 @@ async function copyTree(from: string, to: string, options: Waiting): Promise<voi
 }
 
 async function stageSources(
-  command: OwnCommand,
+  deno: string,
+  main: string,
   directory: string,
   options: Waiting,
 ): Promise<OwnCommand> {
-  const root = fileURLToPath(new URL(".", Deno.mainModule));
+  const root = dirname(main);
   const app = `${directory}/app`;
   await Deno.mkdir(app, { recursive: true, mode: 0o755 });
-  for (const entry of SOURCES) await copyTree(`${root}${entry}`, `${app}/${entry}`, options);
-  const manifest: Record<string, unknown> = JSON.parse(await Deno.readTextFile(`${root}deno.json`));
+  for (const entry of SOURCES) await copyTree(`${root}/${entry}`, `${app}/${entry}`, options);
+  const manifest: Record<string, unknown> = JSON.parse(
+    await Deno.readTextFile(`${root}/deno.json`),
+  );
   // The copy is complete: nothing is to be resolved, locked or downloaded again.
   await Deno.writeTextFile(
     `${app}/deno.json`,
     JSON.stringify({ ...manifest, nodeModulesDir: "manual", lock: false }),
   );
-  await copyTree(command.program, `${directory}/deno`, options);
+  await copyTree(deno, `${directory}/deno`, options);
   const cache = `${directory}/deno-cache`;
   await Deno.mkdir(cache, { mode: 0o777 });
   await Deno.chmod(cache, 0o777); // whatever the umask
@@ -81,20 +84,21 @@ async function stageSources(
   };
 }
 
-/** klio's command line for the demo: as it is when `account` can run it (or nobody else must), else a copy in `directory`. */
+/** `command` as it is when `account` can run it (or nobody else must), else the command line of a copy in `directory`. */
 export async function stageForAccount(
   account: Account | undefined,
   directory: string,
   options: Waiting,
+  command: OwnCommand = ownCommand(),
 ): Promise<OwnCommand> {
-  const command = ownCommand();
   if (account === undefined || await canRun(command, account, options)) return command;
   await Deno.mkdir(directory, { recursive: true, mode: 0o755 });
   let staged: OwnCommand;
-  if (Deno.build.standalone) {
+  const main = command.args.at(-1);
+  if (main === undefined) {
     await copyTree(command.program, `${directory}/klio`, options);
     staged = { program: `${directory}/klio`, args: [], env: {} };
-  } else staged = await stageSources(command, directory, options);
+  } else staged = await stageSources(command.program, main, directory, options);
   if (!await canRun(staged, account, options)) {
     throw new AppError(
       "permission",

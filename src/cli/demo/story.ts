@@ -17,6 +17,7 @@ import type { PostgresBinaries } from "../../adapters/postgres/postgres_binaries
 import type { SqlConnection } from "../../adapters/postgres/sql_connection.ts";
 import { APPLICATION_NAME } from "../../domain/names.ts";
 import { percentile, sampleFlushLag } from "./lag.ts";
+import { writeClientConfig, writeServerConfig } from "./config_files.ts";
 import { Role, runCommand } from "./role.ts";
 import type { DemoEvent, DemoResult } from "./summary.ts";
 import { type Checksum, checksum, createSchema, Workload } from "./workload.ts";
@@ -75,6 +76,7 @@ export async function tellStory(deps: StoryDeps, options: Waiting): Promise<Demo
   const config = `--config=${directory}/client.yaml`;
 
   await using resources = new AsyncDisposableStack();
+  await using background = new TaskGroup(options.signal);
   await runCommand(
     klio,
     ["dev", "certs", "--dir", `${directory}/certs`, "--cluster", CLUSTER],
@@ -102,7 +104,7 @@ export async function tellStory(deps: StoryDeps, options: Waiting): Promise<Demo
     await cluster.start(options);
     return cluster;
   }, (cluster) => `${deps.binaries.version} on port ${cluster.port}, ${WRITERS} writers`);
-  await writeClientConfig(deps, server, primary);
+  await writeClientConfig({ directory, cluster: CLUSTER, server, primary });
   const control = resources.use(await primary.connect(options));
   await createSchema(control, options);
   const startLsn = await currentLsn(control, options);
@@ -126,7 +128,6 @@ export async function tellStory(deps: StoryDeps, options: Waiting): Promise<Demo
   }, () => "synchronous: a commit returns when klio has it on disk");
   mark("WAL streaming, commits wait for klio");
 
-  await using background = new TaskGroup(options.signal);
   const lagsMs: number[] = [];
   background.start((signal) => sampleFlushLag(primary, lagsMs, { signal, clock }));
   const workload = resources.use(new Workload(primary, { ...options, writers: WRITERS }));
@@ -252,7 +253,7 @@ export async function tellStory(deps: StoryDeps, options: Waiting): Promise<Demo
   async function waitUntil(condition: () => Promise<boolean>): Promise<void> {
     while (!await condition()) {
       options.signal.throwIfAborted();
-      background?.signal.throwIfAborted();
+      background.signal.throwIfAborted();
       await clock.sleep(POLL_MS, options);
     }
   }
@@ -264,52 +265,4 @@ async function currentLsn(connection: SqlConnection, options: Waiting): Promise<
     options,
   );
   return BigInt(String(row?.["position"]));
-}
-
-async function writeServerConfig({ directory, random }: StoryDeps): Promise<void> {
-  await Deno.writeTextFile(`${directory}/encryption.key`, random.bytes(32).toHex() + "\n", {
-    mode: 0o600,
-  });
-  const config = {
-    tls: {
-      cert: `${directory}/certs/server.crt`,
-      key: `${directory}/certs/server.key`,
-      client_ca_cert: `${directory}/certs/ca.crt`,
-    },
-    tier1: {
-      encryption_key_file: `${directory}/encryption.key`,
-      base: { repository: `${directory}/server/base`, listen_address: "127.0.0.1:0" },
-      wal: { path: `${directory}/server/wal`, listen_address: "127.0.0.1:0" },
-    },
-  };
-  await Deno.writeTextFile(`${directory}/server.yaml`, JSON.stringify(config, undefined, 2)); // JSON is YAML
-}
-
-async function writeClientConfig(
-  { directory }: StoryDeps,
-  server: { readonly base: string; readonly wal: string },
-  primary: LocalCluster,
-): Promise<void> {
-  const local = (address: string) => address.replace("127.0.0.1", "localhost");
-  const certificates = {
-    server_cert_path: `${directory}/certs/ca.crt`,
-    client_cert_path: `${directory}/certs/client.crt`,
-    client_key_path: `${directory}/certs/client.key`,
-  };
-  const config = {
-    source: {
-      dsn: primary.connectionString("socket"),
-      standard_dsn: primary.connectionString("tcp"),
-    },
-    client: {
-      cluster_name: CLUSTER,
-      base: { url: `https://${local(server.base)}`, ...certificates },
-      wal: { address: local(server.wal), ...certificates },
-    },
-  };
-  await Deno.writeTextFile(`${directory}/client.yaml`, JSON.stringify(config, undefined, 2));
-  // restore_command runs as PostgreSQL's user and needs the client's key: these are throw-away certificates.
-  if (primary.account !== undefined) {
-    await Deno.chown(`${directory}/certs/client.key`, primary.account.uid, primary.account.gid);
-  }
 }
