@@ -1,0 +1,8 @@
+/**
+ * The WAL archive of a Klio server (tier 1): public face.
+ *
+ * @module
+ */
+
+export { WalArchive, type WalArchiveOptions } from "./archive.ts";
+export type { ClusterSummary } from "./summary.ts";
