@@ -1,5 +1,5 @@
 /**
- * Bounds work in flight by bytes and by count. `acquire` waits for room, in no particular order; something larger than
+ * Bounds work in flight by bytes and by count. `acquire` waits for room, first come first served; something larger than
  * the whole budget is let in alone rather than never. `fail` wakes everybody.
  *
  * @module
@@ -9,13 +9,18 @@ import { abortable, type Waiting } from "./abort.ts";
 import { assert } from "./assert.ts";
 import type { ByteQueueLimits } from "./byte_queue.ts";
 
+interface Waiter extends PromiseWithResolvers<void> {
+  readonly sizeBytes: number;
+}
+
 /** See the module comment. */
 export class ByteBudget {
   readonly #limits: ByteQueueLimits;
+  /** In order of arrival. Only those that get room are woken: waking all each time is quadratic. */
+  readonly #waiters = new Set<Waiter>();
   #bytes = 0;
   #items = 0;
   #failure: { readonly error: unknown } | undefined;
-  #changed: PromiseWithResolvers<void> = Promise.withResolvers<void>();
 
   constructor(limits: ByteQueueLimits) {
     assert(limits.bytesMax > 0 && limits.itemsMax > 0, "budget limits are positive");
@@ -30,12 +35,16 @@ export class ByteBudget {
   /** Takes room for one item of this size, waiting for it; throws what `fail` was given. */
   async acquire(sizeBytes: number, options: Waiting): Promise<void> {
     options.signal.throwIfAborted();
-    while (this.#failure === undefined && !this.#fits(sizeBytes)) {
-      await abortable(this.#changed.promise, options);
-    }
     if (this.#failure !== undefined) throw this.#failure.error;
-    this.#bytes += sizeBytes;
-    this.#items++;
+    if (this.#waiters.size === 0 && this.#fits(sizeBytes)) return this.#take(sizeBytes);
+    const waiter: Waiter = { sizeBytes, ...Promise.withResolvers<void>() };
+    this.#waiters.add(waiter);
+    try {
+      const giveBack = () => this.release(sizeBytes);
+      await abortable(waiter.promise, { signal: options.signal, giveBack });
+    } finally {
+      if (this.#waiters.delete(waiter)) this.#admit(); // it may have been in the way of smaller ones
+    }
   }
 
   /** Gives back what `acquire` took. */
@@ -43,24 +52,33 @@ export class ByteBudget {
     this.#bytes -= sizeBytes;
     this.#items--;
     assert(this.#bytes >= 0 && this.#items >= 0, "only what was acquired is released");
-    this.#wake();
+    this.#admit();
   }
 
   /** Every waiting and later `acquire` throws `error`. The first failure wins. */
   fail(error: unknown): void {
     this.#failure ??= { error };
-    this.#wake();
+    for (const waiter of this.#waiters) waiter.reject(this.#failure.error);
+    this.#waiters.clear();
+  }
+
+  #admit(): void {
+    for (const waiter of this.#waiters) {
+      if (!this.#fits(waiter.sizeBytes)) return;
+      this.#waiters.delete(waiter);
+      this.#take(waiter.sizeBytes);
+      waiter.resolve();
+    }
+  }
+
+  #take(sizeBytes: number): void {
+    this.#bytes += sizeBytes;
+    this.#items++;
   }
 
   #fits(sizeBytes: number): boolean {
     if (this.#items === 0) return true;
     return this.#items < this.#limits.itemsMax &&
       this.#bytes + sizeBytes <= this.#limits.bytesMax;
-  }
-
-  #wake(): void {
-    const changed = this.#changed;
-    this.#changed = Promise.withResolvers<void>();
-    changed.resolve();
   }
 }
