@@ -15,7 +15,6 @@ import {
   type Settings,
   settingsOf,
 } from "./settings.ts";
-import { parseYaml } from "./yaml.ts";
 
 /** Where values come from. */
 export interface ConfigSources {
@@ -56,6 +55,8 @@ async function readTree(sources: ConfigSources): Promise<Tree> {
       },
     );
   }
+  // Loaded on demand: restore_command runs klio without a file, once per WAL segment.
+  const { parseYaml } = await import("./yaml.ts");
   const tree = parseYaml(text, `configuration file "${path}"`) ?? {};
   if (!isTree(tree)) {
     throw new AppError(

@@ -1,0 +1,16 @@
+/**
+ * The streamer: WAL from PostgreSQL's walsender to a Klio server, with feedback that never says more than the server has
+ * acknowledged as durable (design section 3; reference/klio.md section 6).
+ *
+ * @module
+ */
+
+export { streamWal } from "./stream_wal.ts";
+export {
+  type FlushLag,
+  STREAM_WAL_DEFAULTS,
+  type StreamProgress,
+  type StreamState,
+  type StreamWalConfig,
+  type StreamWalDeps,
+} from "./types.ts";
