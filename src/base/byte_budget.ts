@@ -5,7 +5,7 @@
  * @module
  */
 
-import { abortable, type Waiting } from "./abort.ts";
+import type { Waiting } from "./abort.ts";
 import { assert } from "./assert.ts";
 import type { ByteQueueLimits } from "./byte_queue.ts";
 
@@ -39,11 +39,16 @@ export class ByteBudget {
     if (this.#waiters.size === 0 && this.#fits(sizeBytes)) return this.#take(sizeBytes);
     const waiter: Waiter = { sizeBytes, ...Promise.withResolvers<void>() };
     this.#waiters.add(waiter);
+    const onAbort = () => {
+      if (!this.#waiters.delete(waiter)) return; // it has its room already
+      waiter.reject(options.signal.reason);
+      this.#admit(); // it may have been in the way of smaller ones
+    };
+    options.signal.addEventListener("abort", onAbort, { once: true });
     try {
-      const giveBack = () => this.release(sizeBytes);
-      await abortable(waiter.promise, { signal: options.signal, giveBack });
+      await waiter.promise;
     } finally {
-      if (this.#waiters.delete(waiter)) this.#admit(); // it may have been in the way of smaller ones
+      options.signal.removeEventListener("abort", onAbort);
     }
   }
 

@@ -44,3 +44,30 @@ Deno.test("ByteBudget fails waiters with the first failure and stops them on abo
   await assert.rejects(failed, /first/);
   await assert.rejects(budget.acquire(1, waiting), /first/);
 });
+
+Deno.test("ByteBudget serves in order of arrival, and an abort makes way", async () => {
+  const budget = new ByteBudget({ bytesMax: 10, itemsMax: 10 });
+  await budget.acquire(8, waiting);
+  const entered: string[] = [];
+  const controller = new AbortController();
+  const large = budget.acquire(9, { signal: controller.signal }).then(() => entered.push("large"));
+  const small = budget.acquire(2, waiting).then(() => entered.push("small"));
+  await Promise.resolve();
+  assert.deepEqual(entered, []);
+  controller.abort(new Error("stop"));
+  await assert.rejects(large, /stop/);
+  await small;
+  assert.deepEqual(entered, ["small"]);
+  assert.equal(budget.bytes, 10);
+});
+
+Deno.test("ByteBudget keeps the room of one that is aborted when it had it already", async () => {
+  const budget = new ByteBudget({ bytesMax: 10, itemsMax: 10 });
+  await budget.acquire(10, waiting);
+  const controller = new AbortController();
+  const next = budget.acquire(5, { signal: controller.signal });
+  budget.release(10);
+  controller.abort(new Error("too late"));
+  await next;
+  assert.equal(budget.bytes, 5);
+});

@@ -173,7 +173,9 @@ Deno.test("bad set-ups end with a clear error and the documented exit code, and 
         /wanted an empty or absent directory/,
         /choose another/,
       );
-      assert.deepEqual([...Deno.readDirSync(target)].map((e) => e.name), ["precious"]);
+      assert.deepEqual((await Array.fromAsync(Deno.readDir(target))).map((e) => e.name), [
+        "precious",
+      ]);
     },
   );
 

@@ -47,7 +47,7 @@ async function runDemo(interruptAfter?: string): Promise<DemoRun> {
       code,
       stdout,
       stderr,
-      left: [...Deno.readDirSync(temporary)].map((entry) => entry.name),
+      left: (await Array.fromAsync(Deno.readDir(temporary))).map((entry) => entry.name),
     };
   } finally {
     await Deno.remove(temporary, { recursive: true });

@@ -237,7 +237,7 @@ Deno.test("a cluster lives, is backed up, compared, restored and checked", async
   );
 
   await t.step("PostgreSQL recovers it and pg_amcheck accepts it", async () => {
-    await using cluster = await startRestored(world, restored, OPTIONS);
+    await using cluster = await startRestored(restored, OPTIONS);
     await using connection = await cluster.connect(OPTIONS);
     const count = async (query: string, on = connection) =>
       Number((await on.query(query, OPTIONS))[0]?.["n"]);

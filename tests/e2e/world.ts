@@ -92,7 +92,6 @@ export async function startWorld(
 
 /** Adopts the data directory in `<home>/data` and starts it; recovery has ended when this resolves. */
 export async function startRestored(
-  world: World,
   home: string,
   options: { readonly signal: AbortSignal },
 ): Promise<LocalCluster> {

@@ -74,8 +74,8 @@ export class MessageStream {
   /** Hands a message over; waits for room first. The message belongs to the stream from here on. */
   async send(message: Bytes, options: Waiting): Promise<void> {
     const sizeBytes = message.length;
-    
-    this.#stream.write(message, () => undefined);
+    await this.#flight.acquire(sizeBytes, options);
+    this.#stream.write(message, () => this.#flight.release(sizeBytes));
   }
 
   #wake(): void {

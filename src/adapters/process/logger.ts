@@ -90,13 +90,13 @@ export function createLogger(options: LoggerOptions): Logger {
     write(JSON.stringify(line) + "\n");
   };
   const bound = (base: LogFields): Logger => ({
-    error: (message, fields = {}, error) =>
+    error: (message, fields, error) =>
       emit("error", message, {
         ...base,
         ...fields,
         ...(error === undefined ? {} : errorFields(error)),
       }),
-    warn: (message, fields = {}, error) =>
+    warn: (message, fields, error) =>
       emit("warning", message, {
         ...base,
         ...fields,

@@ -15,7 +15,7 @@ import type { Fate, MemoryBlobStore } from "../../../tests/support/memory_blob_s
 import { copyRepositoryTemplate } from "../../../tests/support/repository_template.ts";
 import { SeededRandom } from "../../../tests/support/seeded_random.ts";
 import { ContentCodec } from "./content_codec.ts";
-import { recoverPacks } from "./recovery.ts";
+import { recoverPacks } from "../../../tests/support/recover_packs.ts";
 import { openWithFormat, type Repository } from "./repository.ts";
 
 const waiting = { signal: new AbortController().signal };

@@ -21,7 +21,7 @@ import {
   writeRaw,
 } from "../../../tests/support/repository_world.ts";
 import { SeededRandom } from "../../../tests/support/seeded_random.ts";
-import { recoverPacks } from "./recovery.ts";
+import { recoverPacks } from "../../../tests/support/recover_packs.ts";
 import { createRepository, openRepository } from "./repository.ts";
 import { CONTENT_BYTES_MAX, MANIFEST_BYTES_MAX } from "./write_session.ts";
 const waiting = { signal: new AbortController().signal };

@@ -1,17 +1,21 @@
 /**
  * Rebuilds the index from the packs alone: each ends in an encrypted local index of its contents (reference/kopia.md 3.6).
- * An independent way to the same contents, for tests and for the doctor. It may find more than the committed index: packs of
+ * An independent way to the same contents. It may find more than the committed index: packs of
  * a session that died before its commit.
  *
  * @module
  */
 
-import type { Waiting } from "../../base/abort.ts";
-import { AppError, findAppError, isKind } from "../../base/failure.ts";
-import { type IndexEntry, IndexImage } from "../../codec/kopia/index.ts";
-import { decodePostamble, openLocalIndex, POSTAMBLE_BYTES_MAX } from "../../codec/kopia/pack.ts";
-import type { BlobInfo, BlobStore } from "../../ports/blob_store.ts";
-import type { ContentCodec } from "./content_codec.ts";
+import type { Waiting } from "../../src/base/abort.ts";
+import { AppError, findAppError, isKind } from "../../src/base/failure.ts";
+import { type IndexEntry, IndexImage } from "../../src/codec/kopia/index.ts";
+import {
+  decodePostamble,
+  openLocalIndex,
+  POSTAMBLE_BYTES_MAX,
+} from "../../src/codec/kopia/pack.ts";
+import type { BlobInfo, BlobStore } from "../../src/ports/blob_store.ts";
+import type { ContentCodec } from "../../src/features/repository/content_codec.ts";
 
 /** What one pack says of itself. */
 export interface RecoveredPack {
