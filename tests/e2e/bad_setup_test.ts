@@ -85,7 +85,7 @@ Deno.test("bad set-ups end with a clear error and the documented exit code, and 
       const nameless = await issue("nameless", "klio");
       const elsewhere = await issue("elsewhere", "klio@elsewhere");
       const list = (flags: readonly string[]) => run("backup", "list", ...flags);
-      check(await list(foreign), 77, /refused our client certificate/, /signed by the CA/);
+      check(await list(foreign), 77, /refused our client certificate/, /signed by a CA/);
       check(await list(expired), 77, /client certificate .*expired/, /renew/);
       check(await list(nameless), 77, /"CN=klio": wanted a common name of the form user@cluster/);
       check(await list(elsewhere), 77, /it is for cluster "elsewhere"/, /client\.cluster_name/);

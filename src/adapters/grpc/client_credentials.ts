@@ -80,6 +80,10 @@ export class ClientCredentials extends ChannelCredentials {
     socket.once("close", () => this.#sockets.delete(socket));
     return new Promise((resolve, reject) => {
       this.#failure = undefined;
+      let bytesAtHandshake: number | undefined;
+      // In TLS 1.3 our handshake is over before the server has looked at our certificate. Servers in Go or over OpenSSL
+      // then send an alert; Deno's just closes. One that accepts us speaks at once (session tickets, HTTP/2 settings).
+      const isSilent = () => socket.bytesRead === bytesAtHandshake;
       const tls = connect({
         socket,
         secureContext: this.#context,
@@ -91,31 +95,25 @@ export class ClientCredentials extends ChannelCredentials {
       }, () => {
         const refused = this.#judge(tls);
         if (refused === undefined) {
-          this.#watchRefusal(socket, tls);
+          bytesAtHandshake = socket.bytesRead;
           return resolve(tls);
         }
         this.#failure = refused;
         tls.destroy();
         reject(refused);
       });
+      tls.once("close", () => {
+        if (isSilent()) this.#failure ??= closedSilently(this.#host);
+      });
       // Stays for the life of the connection: alerts come after the handshake too.
       tls.on("error", (cause: NodeJS.ErrnoException) => {
         this.#failure = CERTIFICATE_ALERT.test(cause.code ?? "")
           ? refusedByServer(this.#host, cause)
+          : isSilent()
+          ? closedSilently(this.#host, cause) // our first write met the closed connection
           : new AppError("repository", `Talk TLS to klio server "${this.#host}"`, { cause });
         reject(this.#failure);
       });
-    });
-  }
-
-  /**
-   * In TLS 1.3 our handshake is over before the server has looked at our certificate. Servers in Go or over OpenSSL then
-   * send an alert; Deno's just closes. One that accepts us speaks at once (session tickets, HTTP/2 settings).
-   */
-  #watchRefusal(socket: Socket, tls: TLSSocket): void {
-    const bytesAtHandshake = socket.bytesRead;
-    tls.once("close", () => {
-      if (socket.bytesRead === bytesAtHandshake) this.#failure ??= refusedByServer(this.#host);
     });
   }
 
@@ -152,13 +150,22 @@ function checkDates(certificatePem: string, nowMs: number): void {
   });
 }
 
-function refusedByServer(host: string, cause?: unknown): AppError {
+const REFUSED_HINT =
+  "the certificate must be signed by a CA that the server trusts, and not be expired";
+
+function refusedByServer(host: string, cause: unknown): AppError {
   return new AppError(
     "permission",
     `Authenticate to klio server "${host}": it refused our client certificate`,
-    {
-      cause,
-      hint: "the certificate must be signed by a CA that the server trusts, and not be expired",
-    },
+    { cause, hint: REFUSED_HINT },
+  );
+}
+
+/** What a server that crashes at this very moment does, too; a refusal is far likelier, and is told as such. */
+function closedSilently(host: string, cause?: unknown): AppError {
+  return new AppError(
+    "permission",
+    `Authenticate to klio server "${host}": it closed the connection after the handshake, as one does that refused our client certificate`,
+    { cause, hint: REFUSED_HINT },
   );
 }

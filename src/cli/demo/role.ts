@@ -66,6 +66,11 @@ export class Role implements AsyncDisposable {
     for (const listener of this.#listeners) listener({ msg: "" });
   }
 
+  /** Process id, also after the end. */
+  get pid(): number {
+    return this.#child.pid;
+  }
+
   /** Calls `listener` for every further line. */
   onLine(listener: (line: LogLine) => void): void {
     this.#listeners.add(listener);
