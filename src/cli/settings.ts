@@ -9,6 +9,7 @@
 import { z } from "zod";
 import { APPLICATION_NAME, DEFAULT_SLOT, PORTS } from "../domain/names.ts";
 import { isName } from "../domain/identity.ts";
+import { VERIFICATION_POLICIES } from "../domain/verification.ts";
 import { LOG_LEVELS } from "../base/log.ts";
 
 const PATH = z.string().min(1);
@@ -50,8 +51,18 @@ export const SECTIONS = {
     slot: z.string().regex(/^[a-z0-9_]{1,63}$/, {
       error: "wanted 1 to 63 lower-case letters, digits or underscores",
     }).default(DEFAULT_SLOT).describe("physical replication slot"),
-    standby_message_timeout_seconds: z.int().min(1).max(3600).default(10)
-      .describe("longest time between two status messages to PostgreSQL"),
+    standby_message_timeout_seconds: z.int().min(0).max(3600).default(10)
+      .describe("longest time between two status messages to PostgreSQL; 0 means 10"),
+    flush_timeout_ms: z.int().min(0).max(60_000).default(0)
+      .describe("how long WAL may wait for more before it is sent; 0 sends it at once"),
+    buffer_size: z.int().min(0).max(16 << 20).default(1 << 20)
+      .describe("bytes of WAL that are joined before they are sent, at most; 0 means 1 MiB"),
+    slot_wal_budget_bytes: z.int().min(0).default(0)
+      .describe("WAL that the slot may hold back before it is an emergency; 0 for no such limit"),
+    slot_release: z.enum(["never", "over_budget"]).default("never")
+      .describe(
+        "over_budget: give up the slot and the WAL it holds when the budget is exceeded, to save PostgreSQL's disk",
+      ),
   }),
   client: z.strictObject({
     cluster_name: z.string().refine(isName, { error: "wanted a cluster name" })
@@ -84,6 +95,8 @@ export const SECTIONS = {
     path: PATH.describe("directory of the WAL archive"),
     listen_address: HOST_PORT.default(`0.0.0.0:${PORTS.walTier1}`)
       .describe("where the WAL server listens"),
+    verification: z.enum(VERIFICATION_POLICIES).default("hold")
+      .describe("hold: damaged WAL is neither stored nor acknowledged; warn: it is, with an error"),
   }),
 } as const;
 

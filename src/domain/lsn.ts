@@ -14,7 +14,8 @@ export type Lsn = bigint & { readonly __lsn: unique symbol };
 /** Timeline id: 1 to 2^32 - 1. */
 export type TimelineId = number & { readonly __timeline: unique symbol };
 
-const LSN_MAX = (1n << 64n) - 1n;
+/** Highest position that 64 bits hold. */
+export const LSN_MAX = (1n << 64n) - 1n;
 const LOG_ID_BYTES = 1n << 32n;
 /** Smallest and largest segment size PostgreSQL allows, in bytes. */
 export const SEGMENT_SIZE_BYTES_MIN = 1 << 20;
@@ -48,6 +49,16 @@ export function lsnMax(a: Lsn, b: Lsn): Lsn {
 /** The lesser of two positions. */
 export function lsnMin(a: Lsn, b: Lsn): Lsn {
   return a < b ? a : b;
+}
+
+/** The upper and lower 32 bits, for loops that cannot afford bigint. */
+export function lsnHalves(position: Lsn): readonly [high: number, low: number] {
+  return [Number(position / LOG_ID_BYTES), Number(position % LOG_ID_BYTES)];
+}
+
+/** The position `low` bytes behind the start of log id `high`; `low` may go beyond 32 bits. */
+export function lsnFromHalves(high: number, low: number): Lsn {
+  return lsn(BigInt(high) * LOG_ID_BYTES + BigInt(low));
 }
 
 /** `X/Y`, upper-case hexadecimal, as PostgreSQL prints it. */

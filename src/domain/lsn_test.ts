@@ -18,6 +18,8 @@ import {
   LSN_ZERO,
   lsnAdd,
   lsnDistance,
+  lsnFromHalves,
+  lsnHalves,
   lsnMax,
   lsnMin,
   parseLsn,
@@ -235,4 +237,13 @@ Deno.test("property: parseWalName() of garbage is a name or a usage error, never
       assert.ok(isUsage(error), String(error));
     }
   }));
+});
+
+Deno.test("lsnHalves() and lsnFromHalves() are inverse, and the lower half may overflow", () => {
+  fc.assert(fc.property(anyLsn, (position) => {
+    const [high, low] = lsnHalves(position);
+    assert.equal(formatLsn(position), `${high.toString(16)}/${low.toString(16)}`.toUpperCase());
+    assert.equal(lsnFromHalves(high, low), position);
+  }));
+  assert.equal(lsnFromHalves(1, 2 ** 32), lsn(2n << 32n));
 });

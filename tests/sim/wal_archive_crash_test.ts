@@ -11,6 +11,7 @@ import assert from "node:assert/strict";
 import { utf8 } from "../../src/base/bytes.ts";
 import { failureKind } from "../../src/base/failure.ts";
 import { SILENT } from "../../src/base/log.ts";
+import { compressUnit } from "../../src/codec/walfile/unit_frame.ts";
 import {
   type Lsn,
   lsn,
@@ -18,6 +19,7 @@ import {
   lsnDistance,
   segmentName,
   segmentNameStart,
+  segmentOffset,
   segmentStart,
   timelineId,
 } from "../../src/domain/lsn.ts";
@@ -26,6 +28,7 @@ import { FakeClock } from "../support/fake_clock.ts";
 import { wal } from "../support/fake_wal.ts";
 import { MemoryFiles } from "../support/memory_files.ts";
 import { SeededRandom } from "../support/seeded_random.ts";
+import { TRUSTING } from "../support/trusting_verification.ts";
 
 const MIB = 1 << 20;
 const ROOT = "/data/wal";
@@ -51,7 +54,14 @@ async function volume(): Promise<MemoryFiles> {
 }
 
 function openArchive(files: MemoryFiles, random: SeededRandom): Promise<WalArchive> {
-  const options = { files, random, clock: new FakeClock(), log: SILENT, root: ROOT };
+  const options = {
+    files,
+    random,
+    clock: new FakeClock(),
+    log: SILENT,
+    root: ROOT,
+    beginVerification: TRUSTING,
+  };
   return WalArchive.openWithKey(options, KEY);
 }
 
@@ -79,7 +89,11 @@ async function streamTo(
     for (let position = start; position < end;) {
       const size = random.pick([1, 8192, 100_000, 700_000, 2 * MIB]);
       const length = Math.min(size, lsnDistance(position, end));
-      await append.send(position, wal(position, length), WAIT);
+      const bytes = wal(position, length);
+      // The longer ones come with their frame, as from the network, unless they cross the end of a segment.
+      const isFramed = length >= 8192 && segmentOffset(position, MIB) + length <= MIB;
+      const options = isFramed ? { ...WAIT, frame: compressUnit(bytes) } : WAIT;
+      await append.send(position, bytes, options);
       position = lsnAdd(position, length);
     }
     await append.finish(WAIT);

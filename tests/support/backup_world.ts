@@ -18,7 +18,7 @@ import type {
   Tablespace,
 } from "../../src/ports/postgres.ts";
 import type { RepositorySession } from "../../src/ports/repository_session.ts";
-import type { BackupWalRange } from "../../src/ports/wal_server.ts";
+import type { BackupWalRange, WalGap } from "../../src/ports/wal_server.ts";
 import { FakeClock } from "./fake_clock.ts";
 import { MemoryFiles } from "./memory_files.ts";
 import { MemoryRepository, type MemoryRepositoryOptions } from "./memory_repository.ts";
@@ -115,9 +115,6 @@ export class ScriptedSource implements BackupSource {
         await step("stop", waiting);
         return stop;
       },
-      async switchWal(waiting) {
-        await step("switch", waiting);
-      },
       [Symbol.asyncDispose]() {
         calls.push("close");
         return Promise.resolve();
@@ -146,6 +143,7 @@ export class BackupWorld {
   readonly ranges: BackupWalRange[] = [];
   /** Answers of the WAL archive in turn; the last one stays. */
   walAnswers: Array<readonly string[] | Error> = [[]];
+  walGaps: WalGap[] = [];
 
   constructor(options: MemoryRepositoryOptions = {}) {
     this.repository = new MemoryRepository({ clock: this.clock, ...options });
@@ -195,7 +193,8 @@ export class BackupWorld {
       const answer = this.walAnswers.length > 1 ? this.walAnswers.shift() : this.walAnswers[0];
       return answer instanceof Error ? Promise.reject(answer) : Promise.resolve(answer ?? []);
     };
-    return { source, files, repository, wal: { closeBackup }, clock, log: SILENT };
+    const metadata = () => Promise.resolve({ systemId: source.systemId, gaps: this.walGaps });
+    return { source, files, repository, wal: { closeBackup, metadata }, clock, log: SILENT };
   }
 
   backupRequest(more: Partial<BackupRequest> = {}): BackupRequest {

@@ -32,6 +32,10 @@ import type {
 const SEGMENT_SIZE_BYTES = 1 << 20;
 const BATCH_BYTES_MAX = 50_000;
 
+interface Running {
+  fate: Error | "ended" | undefined;
+}
+
 /** See the module comment. */
 export class MemoryPrimary implements ReplicationSource {
   systemId = "7000000000000000001";
@@ -39,12 +43,20 @@ export class MemoryPrimary implements ReplicationSource {
   readonly switchPoints: Lsn[] = [];
   end: Lsn = lsn(5n << 20n);
   slot: SlotState | undefined;
+  /** PostgreSQL has invalidated the slot, for example because nobody used it. */
+  isSlotInvalid = false;
+  /** WAL before it has been removed. */
+  oldest: Lsn = lsn(0n);
+  /** `wal_sender_timeout`. */
+  senderTimeoutMs: number | undefined = 60_000;
   readonly statuses: StandbyStatus[] = [];
   /** The next connect fails with it, once. */
   failConnect: Error | undefined;
-  readonly #running = new Set<{ fate: Error | "ended" | undefined }>();
+  readonly #running = new Set<Running>();
   #wantsReply = false;
   connections = 0;
+  /** How often the slot was dropped. */
+  drops = 0;
   open = 0;
   #changed: PromiseWithResolvers<void> = Promise.withResolvers<void>();
 
@@ -101,6 +113,7 @@ export class MemoryPrimary implements ReplicationSource {
     if (failure !== undefined) throw failure;
     this.open++;
     let closed = false;
+    const started: Running[] = [];
     return {
       serverVersion: 170_002,
       identifySystem: () =>
@@ -110,10 +123,21 @@ export class MemoryPrimary implements ReplicationSource {
           position: this.end,
         }),
       segmentSizeBytes: () => Promise.resolve(SEGMENT_SIZE_BYTES),
+      senderTimeoutMs: () => Promise.resolve(this.senderTimeoutMs),
+      dataDirectory: () => Promise.resolve(undefined),
       readSlot: () => Promise.resolve(this.slot),
       createSlot: () => {
         this.slot = { restartLsn: this.end, restartTimeline: this.timeline };
         return Promise.resolve();
+      },
+      dropSlot: async () => {
+        await Promise.resolve();
+        if (this.slot === undefined) throw new AppError("source", "Drop: there is no slot");
+        if (this.#running.size > 0) throw new AppError("source", "Drop: the slot is in use");
+        this.slot = undefined;
+        this.isSlotInvalid = false;
+        this.drops++;
+        this.change();
       },
       timelineHistory: (timeline) =>
         Promise.resolve({
@@ -123,25 +147,36 @@ export class MemoryPrimary implements ReplicationSource {
               .map((point, i) => `${i + 1}\t${formatLsn(point)}\ttest\n`).join(""),
           ),
         }),
-      startReplication: (request) => Promise.resolve(this.#replication(request)),
+      startReplication: (request) => {
+        if (this.isSlotInvalid) {
+          return Promise.reject(new AppError("conflict", "The slot has been invalidated"));
+        }
+        const running: Running = { fate: undefined };
+        started.push(running);
+        return Promise.resolve(this.#replication(request, running));
+      },
       [Symbol.asyncDispose]: () => {
         if (!closed) this.open--;
         closed = true;
+        for (const running of started) this.#running.delete(running);
         this.change();
         return Promise.resolve();
       },
     };
   }
 
-  #replication(request: { readonly start: Lsn; readonly timeline: TimelineId }): Replication {
+  #replication(
+    request: { readonly start: Lsn; readonly timeline: TimelineId },
+    running: Running,
+  ): Replication {
     let position = request.start;
     let over: ReplicationEnd | undefined;
     let flush = lsn(0n);
-    const running: { fate: Error | "ended" | undefined } = { fate: undefined };
     this.#running.add(running);
     const next = (): ReplicationMessage[] | ReplicationEnd | undefined => {
       if (running.fate === "ended") return { kind: "ended" };
       if (running.fate !== undefined) throw running.fate;
+      if (position < this.oldest) throw new AppError("not_found", "This WAL has been removed");
       const switchPoint = this.switchPoints[request.timeline - 1];
       const limit = switchPoint ?? this.end;
       if (position < limit) return this.#data(request.timeline, position, limit);
@@ -192,7 +227,8 @@ export class MemoryPrimary implements ReplicationSource {
   #moveSlot(flush: Lsn): void {
     if (flush === 0n || this.slot === undefined) return;
     if (flush < (this.slot.restartLsn ?? 0n)) throw new AppError("bug", "The slot went back");
-    this.slot = { restartLsn: flush, restartTimeline: this.timeline };
+    const timeline = timelineId(this.#writerOf(this.timeline, Number(flush)));
+    this.slot = { restartLsn: flush, restartTimeline: timeline };
   }
 
   #data(timeline: TimelineId, from: Lsn, limit: Lsn): ReplicationMessage[] {

@@ -26,6 +26,7 @@ import type {
   ClusterWalMetadata,
   WalAppendStream,
   WalFileStream,
+  WalGap,
   WalServer,
   WalStreamIdentity,
 } from "../../src/ports/wal_server.ts";
@@ -41,6 +42,7 @@ export type ServerNote =
   | { readonly kind: "request_start"; readonly proposal: string }
   | { readonly kind: "history"; readonly timeline: number }
   | { readonly kind: "append"; readonly timeline: number; readonly start: Lsn }
+  | { readonly kind: "reset"; readonly proposal: string }
   | { readonly kind: "durable"; readonly position: Lsn };
 
 type AppendRequest = Parameters<WalServer["append"]>[0];
@@ -49,6 +51,7 @@ type AppendRequest = Parameters<WalServer["append"]>[0];
 export class MemoryWalServer implements WalServer {
   systemId: string | undefined;
   readonly segments = new Map<string, StoredSegment>();
+  readonly gaps: WalGap[] = [];
   readonly histories = new Map<string, Uint8Array>();
   readonly notes: ServerNote[] = [];
   /** The next call of one of these fails with it, once. */
@@ -115,10 +118,27 @@ export class MemoryWalServer implements WalServer {
       const latest = [...this.segments.keys()].sort().at(-1);
       const stored = latest === undefined ? undefined : this.segments.get(latest);
       if (latest === undefined || stored === undefined) return request.proposal;
+      const gapEnd = this.gaps.at(-1)?.end;
+      if (gapEnd !== undefined && gapEnd > latest) return gapEnd;
       if (stored.length < stored.bytes.length) return `${latest}.partial`;
       const size = stored.bytes.length;
       const next = lsnAdd(segmentNameStart(latest, size), size);
       return segmentName(timelineId(Number.parseInt(latest.slice(0, 8), 16)), next, size);
+    });
+  }
+
+  resetStream(request: WalStreamIdentity & { readonly proposal: string }): Promise<string> {
+    return this.#settle(() => {
+      const { proposal } = request;
+      const latest = [...this.segments.keys()].sort().at(-1);
+      if (latest === undefined || latest >= proposal) {
+        throw new AppError("usage", `Reset to "${proposal}": the archive is at "${latest}"`);
+      }
+      const whole = this.segments.get(latest)?.length === this.segments.get(latest)?.bytes.length;
+      const start = whole ? latest : `${latest}.partial`;
+      this.gaps.push({ recordedAtMs: 1_700_000_000_123, start, end: proposal });
+      this.note({ kind: "reset", proposal });
+      return proposal;
     });
   }
 
@@ -169,7 +189,7 @@ export class MemoryWalServer implements WalServer {
   metadata(cluster: string): Promise<ClusterWalMetadata> {
     return this.#settle(() => {
       if (this.systemId === undefined) throw new AppError("not_found", `No cluster "${cluster}"`);
-      return { systemId: this.systemId, gaps: [] };
+      return { systemId: this.systemId, gaps: this.gaps };
     });
   }
 

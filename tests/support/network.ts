@@ -6,7 +6,7 @@
 
 import { GrpcServer } from "../../src/adapters/grpc/server.ts";
 import type { ServerAddress } from "../../src/adapters/grpc/channel.ts";
-import { WAL_MESSAGE_BYTES_MAX } from "../../src/adapters/grpc/options.ts";
+import { type Keepalive, WAL_MESSAGE_BYTES_MAX } from "../../src/adapters/grpc/options.ts";
 import {
   createAuthority,
   issueClientCertificate,
@@ -50,6 +50,7 @@ export function clientCertificate(commonName: string): KeyedCertificate {
 export interface TestServerOptions {
   readonly certificate?: KeyedCertificate;
   readonly messageBytesMax?: number;
+  readonly keepalive?: Keepalive;
 }
 
 /** A running server. */
@@ -70,6 +71,7 @@ export async function startServer(
     messageBytesMax: options.messageBytesMax ?? WAL_MESSAGE_BYTES_MAX,
     statusOf,
     log: SILENT,
+    ...(options.keepalive === undefined ? {} : { keepalive: options.keepalive }),
   });
 }
 

@@ -12,6 +12,7 @@ import {
   type LocalClusterOptions,
 } from "../../src/adapters/postgres/local_cluster.ts";
 import {
+  EMBEDDED_VERSION,
   findPostgres,
   type PostgresBinaries,
 } from "../../src/adapters/postgres/postgres_binaries.ts";
@@ -22,19 +23,43 @@ export interface TestCluster extends AsyncDisposable {
   readonly directory: string;
 }
 
+/** Major versions that klio supports, and the npm package that carries each. */
+export const POSTGRES_MAJORS = {
+  15: "15.18.0-beta.17",
+  16: "16.14.0-beta.17",
+  17: "17.10.0-beta.17",
+  18: EMBEDDED_VERSION,
+} as const;
+/** One of {@link POSTGRES_MAJORS}. */
+export type PostgresMajor = keyof typeof POSTGRES_MAJORS;
+
 /** What a test may choose. */
 export type TestClusterOptions =
   & Partial<Pick<LocalClusterOptions, "segmentSizeBytes" | "settings">>
-  & Waiting;
+  & PostgresChoice;
 
-/** The programs that tests run on; `KLIO_TEST_POSTGRES=embedded` makes it the npm package's. */
-export function testPostgres(options: Waiting): Promise<PostgresBinaries> {
-  return findPostgres({
-    ...options,
-    source: Deno.env.get("KLIO_TEST_POSTGRES") === "embedded" ? "embedded" : "any",
-    environment: (name) => Deno.env.get(name),
-    random: SYSTEM_RANDOM,
-  });
+/** The version that matters to a test; any, unless told. */
+export interface PostgresChoice extends Waiting {
+  readonly major?: PostgresMajor;
+}
+
+/**
+ * The programs that tests run on: installed ones if they are of the wanted version, else the npm package's;
+ * `KLIO_TEST_POSTGRES=embedded` makes it the npm package's always.
+ */
+export async function testPostgres(options: PostgresChoice): Promise<PostgresBinaries> {
+  const { major, signal } = options;
+  const find = (source: "any" | "embedded") =>
+    findPostgres({
+      signal,
+      source,
+      environment: (name) => Deno.env.get(name),
+      random: SYSTEM_RANDOM,
+      ...(major === undefined ? {} : { embeddedVersion: POSTGRES_MAJORS[major] }),
+    });
+  if (Deno.env.get("KLIO_TEST_POSTGRES") === "embedded") return await find("embedded");
+  const found = await find("any");
+  return major === undefined || found.major === major ? found : await find("embedded");
 }
 
 /** A temporary directory that PostgreSQL's account can enter. */

@@ -16,6 +16,7 @@ import { FakeClock } from "./fake_clock.ts";
 import { wal } from "./fake_wal.ts";
 import { MemoryFiles } from "./memory_files.ts";
 import { SeededRandom } from "./seeded_random.ts";
+import { TRUSTING } from "./trusting_verification.ts";
 
 /** Size of the smallest segment, which these tests use. */
 export const MIB = 1 << 20;
@@ -55,7 +56,14 @@ let salts = 0;
 /** Opens the archive, as after a restart. */
 export function openArchive(files: MemoryFiles, log = SILENT): Promise<WalArchive> {
   const random = new SeededRandom(salts++);
-  return WalArchive.openWithKey({ files, clock: new FakeClock(), random, log, root: ROOT }, KEY);
+  return WalArchive.openWithKey({
+    files,
+    clock: new FakeClock(),
+    random,
+    log,
+    root: ROOT,
+    beginVerification: TRUSTING,
+  }, KEY);
 }
 
 /** Opens an append stream. */

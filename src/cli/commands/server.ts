@@ -17,11 +17,12 @@ import {
   openRepository,
   type Repository,
 } from "../../features/repository/mod.ts";
-import { WalArchive } from "../../features/walarchive/mod.ts";
+import { verifyRecords, WalArchive } from "../../features/walarchive/mod.ts";
 import { kopiaSessionService } from "../../rpc/kopia_session.ts";
 import { statusOf } from "../../rpc/status.ts";
 import { walStreamService } from "../../rpc/wal_stream.ts";
 import { walService } from "../../rpc/wal_v1.ts";
+import type { VerificationPolicy } from "../../domain/verification.ts";
 import type { Files } from "../../ports/files.ts";
 import { absolutePath, splitHostPort } from "../arguments.ts";
 import type { CommandContext, RunCommand } from "../commands.ts";
@@ -45,7 +46,7 @@ export const run: RunCommand = async (context) => {
   );
   const archive = await openArchive(
     context,
-    absolutePath(config["tier1.wal"].path),
+    { root: absolutePath(config["tier1.wal"].path), policy: config["tier1.wal"].verification },
     password,
     resources,
   );
@@ -117,7 +118,7 @@ async function openTier1(
 /** The archive in `root`, owned by this process alone. */
 async function openArchive(
   context: CommandContext,
-  root: string,
+  { root, policy }: { readonly root: string; readonly policy: VerificationPolicy },
   password: string,
   resources: AsyncDisposableStack,
 ): Promise<WalArchive> {
@@ -125,8 +126,13 @@ async function openArchive(
   const files = openLocalFiles();
   await files.makeDirectory(root, 0o700);
   resources.use(await lockFile(`${root}/.lock`));
-  const log = context.log;
-  return resources.use(await WalArchive.open({ files, clock, random, log, root, password }));
+  const { log } = context;
+  const beginVerification = verifyRecords({
+    policy,
+    log: log.with({ component: "wal-verification" }),
+  });
+  const options = { files, clock, random, log, root, password, beginVerification };
+  return resources.use(await WalArchive.open(options));
 }
 
 async function readSetting(files: Files, key: string, path: string): Promise<string> {

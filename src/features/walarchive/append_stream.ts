@@ -1,7 +1,8 @@
 /**
  * The server's end of an append stream: a queue bounded by bytes and one task that drains it. Each round takes everything
  * queued, writes it, syncs once and then acknowledges (group commit): the busier the disk, the more bytes share a sync.
- * Nothing is acknowledged before the sync and the directory sync that make it durable have returned.
+ * Nothing is acknowledged before the sync and the directory sync that make it durable have returned, and nothing that the
+ * verification has not passed.
  *
  * @module
  */
@@ -13,6 +14,7 @@ import { AppError } from "../../base/failure.ts";
 import {
   formatLsn,
   type Lsn,
+  LSN_MAX,
   lsnAdd,
   segmentName,
   segmentOffset,
@@ -21,6 +23,7 @@ import {
 } from "../../domain/lsn.ts";
 import type { WalAppendStream } from "../../ports/wal_server.ts";
 import type { SegmentWriter } from "./segment_writer.ts";
+import type { NamedVerdict, StreamVerification } from "./verification.ts";
 
 const QUEUE_LIMITS = { bytesMax: 8 << 20, itemsMax: 4096 };
 
@@ -30,12 +33,15 @@ export interface AppendStreamOptions {
   /** A segment start. */
   readonly start: Lsn;
   readonly segmentSizeBytes: number;
+  readonly verification: StreamVerification;
   /** Opens the writer of the segment with this name. */
   openSegment(name: string): Promise<SegmentWriter>;
   /** Runs before the first bytes of the stream become durable. */
   beforeFirstCommit(): Promise<void>;
-  /** Hears of every durable position, before the client does. */
+  /** Hears of every position that is going to be acknowledged, before the client does. */
   onDurable(position: Lsn): void;
+  /** Keeps what is known of a segment that is complete now. */
+  keepVerdict(verdict: NamedVerdict): Promise<void>;
   /** Runs when the stream has let go of everything. */
   onEnd(): void;
 }
@@ -43,19 +49,24 @@ export interface AppendStreamOptions {
 interface WalChunk {
   readonly position: Lsn;
   readonly bytes: Uint8Array;
+  readonly frame: Uint8Array | undefined;
 }
 
 /** See the module comment. */
 export class AppendStream implements WalAppendStream {
   readonly start: Lsn;
   readonly #options: AppendStreamOptions;
-  readonly #queue = new ByteQueue<WalChunk>(QUEUE_LIMITS, (chunk) => chunk.bytes.length);
+  readonly #queue = new ByteQueue<WalChunk>(
+    QUEUE_LIMITS,
+    (chunk) => chunk.bytes.length + (chunk.frame?.length ?? 0),
+  );
   readonly #stop: LinkedSignal;
   readonly #done: Promise<void>;
   #segment: SegmentWriter | undefined;
   #segmentStart: Lsn;
   #expected: Lsn;
   #written: Lsn;
+  /** What is acknowledged: durable and verified. */
   #durable: Lsn;
   #committedOnce = false;
   #ended = false;
@@ -73,7 +84,11 @@ export class AppendStream implements WalAppendStream {
     this.#done = this.#run();
   }
 
-  async send(position: Lsn, bytes: Uint8Array, options: Waiting): Promise<void> {
+  async send(
+    position: Lsn,
+    bytes: Uint8Array,
+    options: Waiting & { readonly frame?: Uint8Array },
+  ): Promise<void> {
     if (position !== this.#expected) {
       throw new AppError(
         "protocol",
@@ -83,7 +98,15 @@ export class AppendStream implements WalAppendStream {
       );
     }
     if (bytes.length === 0) return;
-    await this.#queue.push({ position, bytes: bytes.slice() }, options);
+    if (position + BigInt(bytes.length) > LSN_MAX) {
+      throw new AppError(
+        "protocol",
+        `Append ${bytes.length} bytes of WAL at ${
+          formatLsn(position)
+        }: no WAL position is that high`,
+      );
+    }
+    await this.#queue.push({ position, bytes, frame: options.frame }, options);
     this.#expected = lsnAdd(position, bytes.length);
   }
 
@@ -142,9 +165,21 @@ export class AppendStream implements WalAppendStream {
     this.#signalChange();
   }
 
-  async #write({ position, bytes }: WalChunk): Promise<void> {
+  async #write(chunk: WalChunk): Promise<void> {
+    assert(chunk.position === this.#written, "WAL is written without holes");
+    const { acceptedBytes, refusal, verdicts } = this.#options.verification.inspect(chunk.bytes);
+    const whole = acceptedBytes === chunk.bytes.length;
+    await this.#store(
+      whole ? chunk : { ...chunk, bytes: chunk.bytes.subarray(0, acceptedBytes), frame: undefined },
+    );
+    for (const verdict of verdicts) await this.#options.keepVerdict(verdict);
+    if (refusal === undefined) return;
+    await this.#commit(); // what lies before the damage is good
+    throw refusal;
+  }
+
+  async #store({ position, bytes, frame }: WalChunk): Promise<void> {
     const { timeline, segmentSizeBytes } = this.#options;
-    assert(position === this.#written, "WAL is written without holes");
     this.#written = lsnAdd(position, bytes.length);
     for (let at = 0; at < bytes.length;) {
       this.#stop.signal.throwIfAborted();
@@ -157,7 +192,7 @@ export class AppendStream implements WalAppendStream {
       }
       const room = segmentSizeBytes - segmentOffset(here, segmentSizeBytes);
       const part = bytes.subarray(at, at + room);
-      await this.#segment.append(part);
+      await this.#segment.append(part, part.length === bytes.length ? frame : undefined);
       at += part.length;
       if (part.length === room) await this.#commit();
     }
@@ -169,7 +204,9 @@ export class AppendStream implements WalAppendStream {
     if (!this.#committedOnce) await this.#options.beforeFirstCommit();
     this.#committedOnce = true;
     await segment.commit();
-    const durable = lsnAdd(this.#segmentStart, segment.durableOffset);
+    const durable = this.#options.verification.acknowledgeable(
+      lsnAdd(this.#segmentStart, segment.durableOffset),
+    );
     if (segment.complete) {
       this.#segment = undefined;
       await segment[Symbol.asyncDispose]();

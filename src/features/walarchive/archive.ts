@@ -8,6 +8,7 @@
  */
 
 import type { Waiting } from "../../base/abort.ts";
+import { fromUtf8 } from "../../base/bytes.ts";
 import type { Clock, Random } from "../../base/clock.ts";
 import { AppError, isKind } from "../../base/failure.ts";
 import type { Logger } from "../../base/log.ts";
@@ -16,14 +17,14 @@ import {
   formatLsn,
   historyName,
   type Lsn,
-  lsnAdd,
-  lsnDistance,
   parseWalName,
   segmentName,
   segmentNameStart,
   segmentOffset,
   type TimelineId,
 } from "../../domain/lsn.ts";
+import { encodeVerdict, type WalVerifierOptions } from "../../codec/walrecord/mod.ts";
+import { parseTimelineHistory } from "../../domain/timeline_history.ts";
 import type { Files } from "../../ports/files.ts";
 import type { WalArchivePort, WalFileUpload } from "../../ports/wal_archive.ts";
 import type {
@@ -34,27 +35,17 @@ import type {
   WalStreamIdentity,
 } from "../../ports/wal_server.ts";
 import { AppendStream } from "./append_stream.ts";
+import { missingSegments } from "./backup_range.ts";
 import { checkCluster, Clusters } from "./clusters.ts";
 import { loadArchiveKey } from "./key.ts";
 import { recoverArchive } from "./recovery.ts";
 import { SegmentWriter } from "./segment_writer.ts";
-import { collectSmallFile, putSmallFile } from "./small_file.ts";
-import { negotiateStart, parseSegment } from "./start.ts";
-import {
-  directoryOf,
-  filePath,
-  listSegments,
-  partialPath,
-  type Storage,
-  storedIfPresent,
-} from "./storage.ts";
+import { collectSmallFile, putSmallFile, readSmallFile } from "./small_file.ts";
+import { checkContinuable, negotiateStart, parseSegment } from "./start.ts";
+import { filePath, partialPath, type Storage, verdictPath } from "./storage.ts";
 import { type ClusterSummary, summarize } from "./summary.ts";
+import type { BeginVerification, NamedVerdict, StreamVerification } from "./verification.ts";
 import { WalFileReader } from "./wal_file.ts";
-
-/** Segments of one backup that are looked at: 16 TiB of WAL in segments of 16 MiB. */
-const BACKUP_SEGMENTS_MAX = 1 << 20;
-/** More missing names than that help nobody. */
-const MISSING_NAMES_MAX = 1000;
 
 /** What an archive needs. */
 export interface WalArchiveOptions {
@@ -64,6 +55,8 @@ export interface WalArchiveOptions {
   readonly log: Logger;
   /** Absolute path of the directory that holds the archive and nothing else. */
   readonly root: string;
+  /** Looks at all WAL segments before they are acknowledged. */
+  readonly beginVerification: BeginVerification;
 }
 
 interface Writer {
@@ -80,11 +73,13 @@ export class WalArchive implements WalArchivePort, AsyncDisposable {
   readonly #clock: Clock;
   readonly #writers = new Map<string, Writer>();
   readonly #clusters: Clusters;
+  readonly #beginVerification: BeginVerification;
 
   private constructor(options: WalArchiveOptions, archiveKey: Uint8Array) {
     const log = options.log.with({ component: "walarchive" });
     this.#storage = { ...options, log, archiveKey };
     this.#clock = options.clock;
+    this.#beginVerification = options.beginVerification;
     this.#clusters = new Clusters(this.#storage, options.clock);
   }
 
@@ -152,9 +147,11 @@ export class WalArchive implements WalArchivePort, AsyncDisposable {
         timeline,
         start,
         segmentSizeBytes,
+        verification: await this.#verify(cluster, { systemId, timeline, start, segmentSizeBytes }),
         openSegment: (segment) => this.#openSegment(cluster, systemId, segment, segmentSizeBytes),
         beforeFirstCommit: () => this.#clusters.recordHole(cluster, name, segmentSizeBytes),
         onDurable: (position) => writer.durable = position,
+        keepVerdict: (verdict) => this.#keepVerdict(cluster, verdict),
         onEnd: () => this.#writers.delete(cluster),
       });
       return writer.stream;
@@ -178,6 +175,7 @@ export class WalArchive implements WalArchivePort, AsyncDisposable {
       return { writtenBytes: content.length };
     }
     checkSegmentSize(segmentSizeBytes);
+    checkContinuable(wal.name, segmentSizeBytes);
     this.#acquire(cluster, `an upload of "${wal.name}"`);
     try {
       await this.#clusters.identify({ cluster, systemId: state.systemId }, segmentSizeBytes);
@@ -195,6 +193,12 @@ export class WalArchive implements WalArchivePort, AsyncDisposable {
   ): Promise<number> {
     const { cluster, segmentSizeBytes } = request;
     await using segment = await this.#openSegment(cluster, systemId, name, segmentSizeBytes);
+    const verification = await this.#verify(cluster, {
+      systemId,
+      timeline: parseWalName(name).timeline,
+      start: segmentNameStart(name, segmentSizeBytes),
+      segmentSizeBytes,
+    });
     let first = true;
     for await (const block of request.blocks) {
       signal.throwIfAborted();
@@ -205,11 +209,14 @@ export class WalArchive implements WalArchivePort, AsyncDisposable {
           `Store WAL segment "${name}": more content than its ${segmentSizeBytes} bytes`,
         );
       }
-      await segment.append(block.slice()); // borrowed only until the next block
+      const { acceptedBytes, refusal, verdicts } = verification.inspect(block);
+      await segment.append(block.slice(0, acceptedBytes)); // borrowed only until the next block
       // Committed block by block: an upload takes as long as PostgreSQL needs to fill a segment.
       if (first) await this.#clusters.recordHole(cluster, name, segmentSizeBytes);
       first = false;
       await segment.commit();
+      for (const verdict of verdicts) await this.#keepVerdict(cluster, verdict);
+      if (refusal !== undefined) throw refusal; // what lies before the damage is stored
     }
     return segment.offset;
   }
@@ -279,42 +286,10 @@ export class WalArchive implements WalArchivePort, AsyncDisposable {
     return name;
   }
 
-  /** At most {@link MISSING_NAMES_MAX} names are returned. */
   async closeBackup(range: BackupWalRange, options: Waiting): Promise<readonly string[]> {
-    const { cluster, timeline, segmentSizeBytes } = range;
-    checkSegmentSize(segmentSizeBytes);
-    await this.#clusters.require(cluster);
-    const first = segmentNameStart(parseSegment(range.startWal).name, segmentSizeBytes);
-    const last = segmentNameStart(parseSegment(range.endWal).name, segmentSizeBytes);
-    const count = lsnDistance(first, last) / segmentSizeBytes + 1;
-    if (count < 1 || count > BACKUP_SEGMENTS_MAX) {
-      throw new AppError(
-        "usage",
-        `Close backup "${range.backupName}": "${range.startWal}" to "${range.endWal}" are ${count} segments, wanted 1 to ${BACKUP_SEGMENTS_MAX}`,
-      );
-    }
-    const missing: string[] = [];
-    let directory = "";
-    let present = new Set<string>();
-    for (let index = 0; index < count && missing.length < MISSING_NAMES_MAX; index++) {
-      const position = lsnAdd(first, BigInt(index) * BigInt(segmentSizeBytes));
-      const name = segmentName(timeline, position, segmentSizeBytes);
-      const path = directoryOf(this.#clusters.path(cluster), name);
-      if (path !== directory) {
-        options.signal.throwIfAborted();
-        directory = path;
-        present = await this.#completeSegments(path);
-      }
-      if (!present.has(name)) missing.push(name);
-    }
-    return missing;
-  }
-
-  async #completeSegments(directory: string): Promise<Set<string>> {
-    const { files } = this.#storage;
-    const segments = await listSegments(this.#storage, directory);
-    await storedIfPresent("Sync WAL directory", files.syncDirectory(directory));
-    return new Set(segments.filter((segment) => segment.complete).map((segment) => segment.name));
+    checkSegmentSize(range.segmentSizeBytes);
+    await this.#clusters.require(range.cluster);
+    return await missingSegments(this.#storage, this.#clusters.path(range.cluster), range, options);
   }
 
   /** What the archive holds, per cluster; for status and metrics. Reads file sizes: not for every request. */
@@ -323,6 +298,25 @@ export class WalArchive implements WalArchivePort, AsyncDisposable {
       ...options,
       streaming: (cluster) => this.#writers.get(cluster)?.durable,
     });
+  }
+
+  /** With the history of the timeline, if the archive has it, the timeline of every page is known. */
+  async #verify(cluster: string, stream: WalVerifierOptions): Promise<StreamVerification> {
+    const { systemId, timeline } = stream;
+    const name = historyName(timeline);
+    const content = await readSmallFile(this.#storage, { cluster, name, systemId });
+    const history = content && parseTimelineHistory(timeline, fromUtf8(content));
+    return this.#beginVerification({ cluster, ...stream, ...(history && { history }) });
+  }
+
+  /** A verdict can be had again from the segment: that it could not be kept is no reason to stop archiving. */
+  async #keepVerdict(cluster: string, { name, verdict }: NamedVerdict): Promise<void> {
+    const path = verdictPath(this.#clusters.path(cluster), name);
+    try {
+      await this.#storage.files.writeFileAtomic(path, encodeVerdict(verdict));
+    } catch (error) {
+      this.#storage.log.warn("Cannot keep the verdict of a WAL segment", { cluster, name }, error);
+    }
   }
 
   #acquire(cluster: string, what: string): Writer {
@@ -355,10 +349,21 @@ export class WalArchive implements WalArchivePort, AsyncDisposable {
     return SegmentWriter.open(this.#storage, {
       clusterPath,
       description: { systemId, name, sizeBytes },
+      verifyAlone: () =>
+        this.#beginVerification({
+          cluster,
+          systemId,
+          timeline: parseWalName(name).timeline,
+          start: segmentNameStart(name, sizeBytes),
+          segmentSizeBytes: sizeBytes,
+        }),
     });
   }
 
+  /** Throws `corruption` for a history that nobody could read: it would be kept for good, and starts ask for it. */
   async #putSmall(cluster: string, name: string, content: Uint8Array): Promise<void> {
+    const wal = parseWalName(name);
+    if (wal.kind === "history") parseTimelineHistory(wal.timeline, fromUtf8(content));
     await this.#clusters.exclusively(cluster, async () => {
       const { systemId } = await this.#clusters.require(cluster);
       await putSmallFile(this.#storage, { cluster, name, systemId, content });

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { constants, zstdCompressSync } from "node:zlib";
 
 import { equalBytes, fromUtf8, utf8 } from "../../base/bytes.ts";
 import { AppError } from "../../base/failure.ts";
@@ -28,7 +29,9 @@ import {
   WAIT,
   WHO,
 } from "../../../tests/support/wal_archive_world.ts";
+import { compressUnit } from "../../codec/walfile/unit_frame.ts";
 import { WalArchive } from "./mod.ts";
+import { TRUSTING } from "../../../tests/support/trusting_verification.ts";
 
 Deno.test("appended WAL is acknowledged, crosses segments and is read back", async () => {
   const files = await volume();
@@ -49,6 +52,42 @@ Deno.test("appended WAL is acknowledged, crosses segments and is read back", asy
   assert.equal(summary?.rawBytes, bytes.length);
   assert.equal(summary?.durable, at(5, 5000));
   assert.ok((summary?.storedBytes ?? 0) > 0);
+});
+
+Deno.test("frames made by the sender are stored as they are, between WAL that the archive compresses", async () => {
+  const files = await volume();
+  await using archive = await openArchive(files);
+  const bytes = wal(at(3), MIB);
+  {
+    await using append = await appendAt(archive, at(3));
+    let framesBytes = 0;
+    for (const [from, to] of [[0, 100], [100, 400_000], [400_000, 400_001], [400_001, MIB]]) {
+      const part = bytes.slice(from, to);
+      // The strongest level: none that the archive itself would use.
+      const params = {
+        [constants.ZSTD_c_compressionLevel]: 19,
+        [constants.ZSTD_c_checksumFlag]: 1,
+      };
+      const frame = part.length < 8192 ? undefined : zstdCompressSync(part, { params });
+      framesBytes += frame?.length ?? 0;
+      const options = frame === undefined ? WAIT : { ...WAIT, frame };
+      await append.send(at(3, from), part, options);
+    }
+    await append.finish(WAIT);
+    const stored = await files.stat(`${ROOT}/pg/${name(3).slice(0, 16)}/${name(3)}`);
+    const others = stored.sizeBytes - framesBytes;
+    assert.ok(others > 0 && others < 1000, `${stored.sizeBytes} stored, frames ${framesBytes}`);
+  }
+  assert.deepEqual(await read(archive, name(3)), bytes);
+  await using again = await openArchive(files);
+  await using append = await appendAt(again, at(3));
+  await append.send(at(3), bytes, WAIT); // the same WAL in other pieces is the same
+  await append.finish(WAIT);
+  const other = bytes.slice(0, 10_000);
+  other[9_999] = (other[9_999] ?? 0) ^ 1;
+  await using third = await appendAt(again, at(3));
+  await third.send(at(3), other, { ...WAIT, frame: compressUnit(other) });
+  await rejectsWith("conflict", third.finish(WAIT));
 });
 
 Deno.test("start negotiation: proposal, partial again, next after complete, gap end", async () => {
@@ -232,7 +271,8 @@ Deno.test("history and backup label files are stored whole, once, and never chan
   await archive.putHistory(request, WAIT);
   await archive.putHistory(request, WAIT);
   assert.deepEqual(await read(archive, "00000002.history"), content);
-  await rejectsWith("conflict", archive.putHistory({ ...request, content: utf8("x") }, WAIT));
+  const other = utf8("1\t0/4000000\tno recovery target specified\n");
+  await rejectsWith("conflict", archive.putHistory({ ...request, content: other }, WAIT));
   const label = `${name(1)}.00000028.backup`;
   const upload = (file: string, size: number, ...parts: Uint8Array[]) => {
     const blocks = blocksOf(...parts);
@@ -381,7 +421,13 @@ Deno.test("an aborted request does nothing", async () => {
 
 Deno.test("the archive key is made once; a wrong password or a lost key is told", async () => {
   const files = new MemoryFiles();
-  const options = { files, clock: new FakeClock(), random: new SeededRandom(1), log: SILENT };
+  const options = {
+    files,
+    clock: new FakeClock(),
+    random: new SeededRandom(1),
+    log: SILENT,
+    beginVerification: TRUSTING,
+  };
   const open = (password: string) => WalArchive.open({ ...options, root: ROOT, password });
   await files.makeDirectory(`${ROOT}/lost+found`);
   await files.writeFileAtomic(`${ROOT}/.lock`, utf8(""));

@@ -10,7 +10,7 @@ import { AppError } from "../../base/failure.ts";
 import { checkClusterName } from "../../domain/identity.ts";
 import { segmentNameStart } from "../../domain/lsn.ts";
 import type { WalStreamIdentity } from "../../ports/wal_server.ts";
-import { nextNeeded } from "./start.ts";
+import { checkContinuable, nextNeeded } from "./start.ts";
 import { type ClusterState, isSystemId, loadState, saveState } from "./state.ts";
 import {
   clusterDirectory,
@@ -142,6 +142,8 @@ export class Clusters {
   /** Records the gap from the latest segment to `name`. Throws `usage` when there is nothing between them. */
   async recordReset(cluster: string, name: string): Promise<void> {
     await this.exclusively(cluster, async () => {
+      const { segmentSizeBytes, gaps } = await this.require(cluster);
+      if (segmentSizeBytes !== undefined) checkContinuable(name, segmentSizeBytes);
       const latest = await latestSegment(this.#storage, this.path(cluster));
       if (latest === undefined || latest.name >= name) {
         throw new AppError(
@@ -152,6 +154,8 @@ export class Clusters {
           { hint: "a gap can only be recorded after the last stored segment" },
         );
       }
+      // Asked again by a client that did not hear the answer.
+      if (gaps.some((gap) => gap.end === name)) return;
       await this.#addGap(cluster, latest, name);
     });
   }

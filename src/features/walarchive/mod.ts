@@ -6,3 +6,9 @@
 
 export { WalArchive, type WalArchiveOptions } from "./archive.ts";
 export type { ClusterSummary } from "./summary.ts";
+export {
+  type BeginVerification,
+  type NamedVerdict,
+  type StreamVerification,
+  verifyRecords,
+} from "./verification.ts";

@@ -1,7 +1,8 @@
 /**
  * Writes one segment of a cluster; the caller holds the cluster's writer lock. The content always comes from the start of
- * the segment. What the archive already holds is compared with it and never overwritten: the new file is written aside and
- * takes the old one's place only when it is durable and holds at least as much.
+ * the segment. What the archive already holds is compared with it and never overwritten (but for the end of a partial that
+ * no verification ever passed): the new file is written aside and takes the old one's place only when it is durable and
+ * holds at least as much.
  *
  * States: `aside` (nothing of ours visible) -> `partial` (our file is `<name>.partial`) -> `complete`; or `compare` when the
  * complete segment was there before.
@@ -11,6 +12,7 @@
 
 import { equalBytes } from "../../base/bytes.ts";
 import { AppError, isKind } from "../../base/failure.ts";
+import { formatLsn, lsnAdd, parseWalName, segmentNameStart } from "../../domain/lsn.ts";
 import type { WalFileDescription } from "../../codec/walfile/format.ts";
 import {
   asidePath,
@@ -21,12 +23,15 @@ import {
   type Storage,
   stored,
 } from "./storage.ts";
+import type { StreamVerification } from "./verification.ts";
 import { WalFileReader, WalFileWriter } from "./wal_file.ts";
 
 /** Which segment to write. */
 export interface SegmentTarget {
   readonly clusterPath: string;
   readonly description: WalFileDescription;
+  /** Begins a verification of this segment alone, from its start. */
+  readonly verifyAlone: () => StreamVerification;
 }
 
 /** See the module comment. */
@@ -109,10 +114,10 @@ export class SegmentWriter implements AsyncDisposable {
   }
 
   /**
-   * Takes the next bytes of the segment; they belong to the writer from now on. Throws `conflict` when the archive holds
-   * others.
+   * Takes the next bytes of the segment, and the unit frame of them if there is one already; both belong to the writer from
+   * now on. Throws `conflict` when the archive holds others.
    */
-  async append(bytes: Uint8Array): Promise<void> {
+  async append(bytes: Uint8Array, frame?: Uint8Array): Promise<void> {
     await this.#compare(bytes);
     if (this.#state !== "compare") {
       const { clusterPath, description } = this.#target;
@@ -121,7 +126,8 @@ export class SegmentWriter implements AsyncDisposable {
         asidePath(partialPath(clusterPath, description.name), this.#storage.random),
         description,
       );
-      await this.#writer.append(bytes);
+      if (frame === undefined) await this.#writer.append(bytes);
+      else await this.#writer.appendFrame(bytes, frame);
     }
     this.#offset += bytes.length;
   }
@@ -131,11 +137,40 @@ export class SegmentWriter implements AsyncDisposable {
       const count = Math.min(bytes.length - at, this.#oldBlock.length);
       if (!equalBytes(bytes.subarray(at, at + count), this.#oldBlock.subarray(0, count))) {
         const from = this.#offset + at;
+        if (await this.#isUnacknowledged(from)) return await this.#closeOld();
         throw this.#differs(`differs from the archive's between bytes ${from} and ${from + count}`);
       }
       this.#oldBlock = this.#oldBlock.subarray(count);
       at += count;
     }
+  }
+
+  /**
+   * True when the archive's partial was never acknowledged from this offset on: the beginning of a record that turned out to
+   * be damaged is stored before its end tells. It must not stand in the way of the true bytes.
+   */
+  async #isUnacknowledged(offset: number): Promise<boolean> {
+    if (!this.#hadPartial) return false;
+    const { clusterPath, description: { name, systemId }, verifyAlone } = this.#target;
+    const { timeline } = parseWalName(name);
+    const start = segmentNameStart(name, this.#target.description.sizeBytes);
+    const verification = verifyAlone();
+    const path = partialPath(clusterPath, name);
+    const expected = { name, systemId, partial: true };
+    await using old = await WalFileReader.open(this.#storage, path, expected);
+    let end = start;
+    for (let block = await old.next(); block !== undefined; block = await old.next()) {
+      end = lsnAdd(end, block.length);
+      if (verification.inspect(block).refusal !== undefined) break;
+    }
+    const acknowledged = verification.acknowledgeable(end);
+    if (lsnAdd(start, offset) < acknowledged) return false;
+    this.#storage.log.warn("Replacing WAL that was stored but never acknowledged", {
+      path,
+      timeline,
+      from_lsn: formatLsn(acknowledged),
+    });
+    return true;
   }
 
   /** True while the archive holds more than was compared. */
@@ -151,6 +186,7 @@ export class SegmentWriter implements AsyncDisposable {
   async #closeOld(): Promise<void> {
     await this.#old?.close();
     this.#old = undefined;
+    this.#oldBlock = new Uint8Array(0);
   }
 
   /**

@@ -9,6 +9,7 @@ import { fromUtf8 } from "../../base/bytes.ts";
 import { AppError } from "../../base/failure.ts";
 import {
   historyName,
+  LSN_MAX,
   lsnAdd,
   parseWalName,
   segmentName,
@@ -33,6 +34,15 @@ export function parseSegment(name: string): SegmentId {
   const wal = parseWalName(name);
   if (wal.kind === "segment") return wal;
   throw new AppError("usage", `Use WAL file name "${name}": wanted the name of a segment`);
+}
+
+/**
+ * Throws `usage` unless segments of this size include one of this name, with another one after it: names that do not
+ * continue would be the end of the archive. PostgreSQL never comes near.
+ */
+export function checkContinuable(name: string, segmentSizeBytes: number): void {
+  if (segmentNameStart(name, segmentSizeBytes) <= LSN_MAX - BigInt(segmentSizeBytes)) return;
+  throw new AppError("usage", `Use WAL segment "${name}": it ends beyond the last WAL position`);
 }
 
 /** The segment that continues what is stored: the latest one again when it is partial, else the next. */

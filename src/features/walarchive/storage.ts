@@ -4,7 +4,7 @@
  * credentials, its own content and the end of the WAL.
  *
  * Layout: `<root>/wal.key`, `<root>/<cluster>/cluster.json`, `<root>/<cluster>/<8 hex>.history`,
- * `<root>/<cluster>/<first 16 of the name>/<24 hex>[.partial]`; files being written have `.tmp.<random>` appended and mean
+ * `<root>/<cluster>/<first 16 of the name>/<24 hex>[.partial]` with `<24 hex>.verdict.json` beside it; files being written have `.tmp.<random>` appended and mean
  * nothing after a restart.
  *
  * @module
@@ -54,6 +54,11 @@ export function filePath(clusterPath: string, name: string): string {
 /** Path of the partial of that file. */
 export function partialPath(clusterPath: string, name: string): string {
   return filePath(clusterPath, name) + PARTIAL;
+}
+
+/** Path of what the verification found in the complete segment with this name. */
+export function verdictPath(clusterPath: string, name: string): string {
+  return `${filePath(clusterPath, name)}.verdict.json`;
 }
 
 /** A path to write to before it becomes `path`. */

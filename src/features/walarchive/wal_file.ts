@@ -69,13 +69,19 @@ export class WalFileWriter implements AsyncDisposable {
       this.#pieces.push(piece);
       this.#pieceBytes += piece.length;
       rest = rest.subarray(piece.length);
-      if (this.#pieceBytes === UNIT_WAL_BYTES_MAX) await this.#writeUnit();
+      if (this.#pieceBytes === UNIT_WAL_BYTES_MAX) await this.#writePieces();
     }
+  }
+
+  /** Takes the next content bytes with the unit frame of them; both belong to the writer from now on. */
+  async appendFrame(content: Uint8Array, frame: Uint8Array): Promise<void> {
+    await this.#writePieces();
+    await this.#writeUnit(this.#encoder.unit(content, frame));
   }
 
   /** Makes all content taken so far durable. */
   async sync(): Promise<void> {
-    if (this.#pieceBytes > 0) await this.#writeUnit();
+    await this.#writePieces();
     await this.#guard(this.#handle.sync());
   }
 
@@ -88,12 +94,16 @@ export class WalFileWriter implements AsyncDisposable {
     await this.#guard(this.#storage.files.syncDirectory(path.slice(0, path.lastIndexOf("/"))));
   }
 
-  async #writeUnit(): Promise<void> {
+  async #writePieces(): Promise<void> {
     const [first, ...others] = this.#pieces;
-    const content = first !== undefined && others.length === 0 ? first : concat(this.#pieces);
+    if (first === undefined) return;
+    const content = others.length === 0 ? first : concat(this.#pieces);
     this.#pieces = [];
     this.#pieceBytes = 0;
-    const unit = this.#encoder.unit(content);
+    await this.#writeUnit(this.#encoder.unit(content));
+  }
+
+  async #writeUnit(unit: Bytes): Promise<void> {
     const bytes = this.#fileBytes === 0 ? concat([this.#encoder.head, unit]) : unit;
     await this.#guard(this.#handle.write(bytes, this.#fileBytes));
     this.#fileBytes += bytes.length;
