@@ -46,7 +46,7 @@ Deno.test("loadConfig() reads integers from every source", async () => {
   assert.equal(await read({ env: { KLIO_SOURCE_STANDBY_MESSAGE_TIMEOUT_SECONDS: "4" } }), 4);
   assert.match(
     await refused("source", { flags: { "source-standby-message-timeout-seconds": "soon" } }),
-    /flag --source-standby-message-timeout-seconds\): wanted an integer from 1 to 3600, saw "soon"/,
+    /flag --source-standby-message-timeout-seconds\): wanted an integer from 0 to 3600, saw "soon"/,
   );
 });
 

@@ -17,7 +17,7 @@ export interface SystemIdentification {
 
 /** Answer to READ_REPLICATION_SLOT for a physical slot. */
 export interface SlotState {
-  /** Absent until the slot has reserved WAL. */
+  /** Absent until the slot has reserved WAL, and when PostgreSQL has invalidated it: it then holds back nothing. */
   readonly restartLsn: Lsn | undefined;
   readonly restartTimeline: TimelineId | undefined;
 }
@@ -59,14 +59,24 @@ export interface ReplicationSession extends AsyncDisposable {
   readonly serverVersion: number;
   identifySystem(options: Waiting): Promise<SystemIdentification>;
   segmentSizeBytes(options: Waiting): Promise<number>;
+  /** `wal_sender_timeout`: a longer silence ends the connection; undefined when it is switched off. */
+  senderTimeoutMs(options: Waiting): Promise<number | undefined>;
+  /** `data_directory`; undefined when the role may not know it. */
+  dataDirectory(options: Waiting): Promise<string | undefined>;
   /** undefined when the slot does not exist; `source` when it is logical. */
   readSlot(slot: string, options: Waiting): Promise<SlotState | undefined>;
   /** Creates a permanent physical slot that reserves WAL at once. */
   createSlot(slot: string, options: Waiting): Promise<void>;
+  /** Drops a slot. Throws `source` while somebody streams from it, and when it does not exist. */
+  dropSlot(slot: string, options: Waiting): Promise<void>;
   timelineHistory(
     timeline: TimelineId,
     options: Waiting,
   ): Promise<{ readonly fileName: string; readonly content: Uint8Array }>;
+  /**
+   * Throws `not_found`, here or from `batches`, when PostgreSQL has removed the WAL at the start: asking again does not
+   * bring it back. Throws `conflict` when PostgreSQL has invalidated the slot.
+   */
   startReplication(
     request: { readonly slot: string; readonly start: Lsn; readonly timeline: TimelineId },
     options: Waiting,
@@ -107,10 +117,11 @@ export interface BackupSession extends AsyncDisposable {
     request: { readonly label: string; readonly fast: boolean },
     options: Waiting,
   ): Promise<Lsn>;
-  /** `pg_backup_stop(wait_for_archive => false)`: klio itself waits for the WAL. */
+  /**
+   * `pg_backup_stop(wait_for_archive => false)`: klio itself waits for the WAL. On a primary PostgreSQL then switches to a
+   * new segment, so that the last one of the backup becomes complete; a standby depends on its primary for that.
+   */
   stopBackup(options: Waiting): Promise<BackupStop>;
-  /** On a primary: `pg_switch_wal()`, so that the last segment of the backup becomes complete. */
-  switchWal(options: Waiting): Promise<void>;
 }
 
 /** Opens SQL sessions for base backups. */

@@ -1,13 +1,13 @@
 /**
  * The WAL archive as the server side of the network sees it: all of {@link WalServer}, implemented by
- * `features/walarchive`, plus the two calls that only `klio.wal.v1` has. The caller has already checked that the client
+ * `features/walarchive`, plus the upload of whole files. The caller has already checked that the client
  * may act for the cluster and that names are well formed.
  *
  * @module
  */
 
 import type { Waiting } from "../base/abort.ts";
-import type { WalServer, WalStreamIdentity } from "./wal_server.ts";
+import type { WalServer } from "./wal_server.ts";
 
 /** One whole file or the first part of one, as `klio.wal.v1` Put sends it. */
 export interface WalFileUpload {
@@ -30,12 +30,4 @@ export interface WalArchivePort extends WalServer {
    * name is `conflict`; a shorter partial never replaces a longer one.
    */
   putFile(request: WalFileUpload, options: Waiting): Promise<{ readonly writtenBytes: number }>;
-  /**
-   * Records the gap from the latest stored file to `proposal`, from which the stream then starts again; returns the name
-   * to start with. `usage` when the archive is empty or already reaches beyond the proposal.
-   */
-  resetStream(
-    request: WalStreamIdentity & { readonly proposal: string },
-    options: Waiting,
-  ): Promise<string>;
 }

@@ -7,6 +7,7 @@
 
 import type { Waiting } from "../base/abort.ts";
 import type { Lsn, TimelineId } from "../domain/lsn.ts";
+import type { GapNames } from "../domain/wal_gap.ts";
 
 /** Whose WAL. */
 export interface WalStreamIdentity {
@@ -16,12 +17,8 @@ export interface WalStreamIdentity {
 }
 
 /** A gap that was recorded because PostgreSQL no longer had the WAL. */
-export interface WalGap {
+export interface WalGap extends GapNames {
   readonly recordedAtMs: number;
-  /** Name of the last WAL file before the gap. */
-  readonly start: string;
-  /** Name of the first WAL file after the gap. */
-  readonly end: string;
 }
 
 /** What the server knows of a cluster. */
@@ -37,8 +34,21 @@ export interface WalAppendStream extends AsyncDisposable {
    * already holds are sent again and compared there, never overwritten.
    */
   readonly start: Lsn;
-  /** Sends WAL bytes that follow what was sent before (borrowed until it resolves). Waits while the transport is full. */
-  send(position: Lsn, bytes: Uint8Array, options: Waiting): Promise<void>;
+  /**
+   * True when the server confirms a segment only when it is whole, and the rest only at `finish`: between a commit and its
+   * acknowledgement there may be hours.
+   */
+  readonly confirmsSegmentsOnly?: boolean;
+  /**
+   * Sends WAL bytes that follow what was sent before; they belong to the stream from here on. Waits while the transport is
+   * full. `frame` is exactly these bytes as one unit frame (codec/walfile), where there is one already; the bytes then lie
+   * within one segment. It spares compressing them again and changes nothing else.
+   */
+  send(
+    position: Lsn,
+    bytes: Uint8Array,
+    options: Waiting & { readonly frame?: Uint8Array },
+  ): Promise<void>;
   /**
    * Durable positions as they are acknowledged: every byte before it is on the server's disk, fsynced. Never goes back.
    * Ends when the stream ends; throws its failure.
@@ -73,6 +83,14 @@ export interface WalServer {
    * Throws `conflict` when the archive of this cluster belongs to another system identifier.
    */
   requestStart(
+    request: WalStreamIdentity & { readonly proposal: string },
+    options: Waiting,
+  ): Promise<string>;
+  /**
+   * Records the gap from the latest stored file to `proposal`, from which the stream then starts again; returns the name
+   * to start with. `usage` when the archive is empty or already reaches beyond the proposal.
+   */
+  resetStream(
     request: WalStreamIdentity & { readonly proposal: string },
     options: Waiting,
   ): Promise<string>;

@@ -8,9 +8,10 @@
 
 import { abortable } from "../base/abort.ts";
 import type { Bytes } from "../base/bytes.ts";
-import { AppError } from "../base/failure.ts";
+import { AppError, isKind } from "../base/failure.ts";
 import { TaskGroup } from "../base/task_group.ts";
 import {
+  type AppendData,
   AppendRequest,
   AppendResponse,
   PutHistoryRequest,
@@ -19,6 +20,8 @@ import {
 } from "../codec/messages/stream.ts";
 import { decode } from "../codec/protobuf/decode.ts";
 import { encode } from "../codec/protobuf/encode.ts";
+import { UNIT_WAL_BYTES_MAX } from "../codec/walfile/format.ts";
+import { decompressUnit } from "../codec/walfile/unit_frame.ts";
 import type { MessageValue } from "../codec/protobuf/schema.ts";
 import { checkSegmentSize, lsn, segmentOffset, timelineId } from "../domain/lsn.ts";
 import type { RpcCall, RpcService } from "../ports/rpc.ts";
@@ -85,7 +88,28 @@ async function forwardData(
     if (request.kind !== "data") {
       throw new AppError("protocol", "Append WAL: the stream is open already");
     }
-    await stream.send(lsn(request.value.lsn), request.value.data, { signal });
+    const { bytes, frame } = walOf(request.value);
+    const options = frame === undefined ? { signal } : { signal, frame };
+    await stream.send(lsn(request.value.lsn), bytes, options);
+  }
+}
+
+/** The WAL in a message; decompressing a frame is what proves that it holds exactly this WAL. Throws `protocol`. */
+function walOf(
+  { data, size, zstd }: MessageValue<typeof AppendData>,
+): { readonly bytes: Uint8Array; readonly frame: Uint8Array | undefined } {
+  if (zstd.length === 0) return { bytes: data, frame: undefined };
+  if (data.length > 0 || size === 0 || size > UNIT_WAL_BYTES_MAX) {
+    throw new AppError(
+      "protocol",
+      `Append WAL: a message has ${data.length} plain and ${size} compressed bytes`,
+    );
+  }
+  try {
+    return { bytes: decompressUnit(zstd, size), frame: zstd };
+  } catch (cause) {
+    if (!isKind(cause, "corruption")) throw cause;
+    throw new AppError("protocol", "Append WAL: compressed bytes are unusable", { cause });
   }
 }
 

@@ -47,7 +47,8 @@ Deno.test("klio refuses a configuration that is missing, not YAML, unknown in a 
     await Deno.writeTextFile(`${directory.path}/${name}`, text);
     return `--config=${directory.path}/${name}`;
   };
-  const [missing, notYaml, unknown, wrongType, incomplete] = await Promise.all([
+  const files = ["server-cert", "client-cert", "client-key"];
+  const [missing, notYaml, unknown, wrongType, incomplete, contradictory] = await Promise.all([
     klio(["server", `--config=${directory.path}/absent.yaml`]),
     klio(["server", await file("a.yaml", "tls: [")]),
     klio(["server", await file("b.yaml", "tls:\n  certificate: x\n")]),
@@ -56,14 +57,24 @@ Deno.test("klio refuses a configuration that is missing, not YAML, unknown in a 
       await file("c.yaml", "source:\n  standby_message_timeout_seconds: often\n"),
     ]),
     klio(["server", "--config=/dev/null"]),
+    klio([
+      "stream-wal",
+      ...[
+        "--client-cluster-name=c",
+        "--client-wal-address=h:1",
+        "--source-slot-release=over_budget",
+      ],
+      ...files.map((name) => `--client-wal-${name}-path=x`),
+    ]),
   ]);
+  check(contradictory, 78, /slot_release is over_budget, wanted source\.slot_wal_budget_bytes/);
   check(missing, 78, /absent\.yaml.*no such file/, /--config/);
   check(notYaml, 78, /a\.yaml.*not YAML/);
   check(unknown, 78, /tls\.certificate .*unknown key/);
   check(
     wrongType,
     78,
-    /source\.standby_message_timeout_seconds .*wanted an integer from 1 to 3600, saw .*often/,
+    /source\.standby_message_timeout_seconds .*wanted an integer from 0 to 3600, saw .*often/,
   );
   check(
     incomplete,

@@ -17,6 +17,7 @@ import { lsn, lsnAdd, segmentName, timelineId } from "../../src/domain/lsn.ts";
 import { WalArchive } from "../../src/features/walarchive/mod.ts";
 import { FakeClock } from "../support/fake_clock.ts";
 import { wal } from "../support/fake_wal.ts";
+import { TRUSTING } from "../support/trusting_verification.ts";
 
 const MIB = 1 << 20;
 const SEGMENT_BYTES = 16 * MIB;
@@ -31,7 +32,13 @@ const RANDOM = {
 };
 
 function openArchive(root: string): Promise<WalArchive> {
-  const options = { files: openLocalFiles(), clock: new FakeClock(), random: RANDOM, log: SILENT };
+  const options = {
+    files: openLocalFiles(),
+    clock: new FakeClock(),
+    random: RANDOM,
+    log: SILENT,
+    beginVerification: TRUSTING,
+  };
   return WalArchive.open({ ...options, root, password: PASSWORD });
 }
 

@@ -9,9 +9,10 @@ import { Channel } from "../../src/adapters/grpc/channel.ts";
 import { WAL_MESSAGE_BYTES_MAX } from "../../src/adapters/grpc/options.ts";
 import type { GrpcServer } from "../../src/adapters/grpc/server.ts";
 import { WalClient } from "../../src/adapters/grpc/wal_client.ts";
-import { SYSTEM_CLOCK } from "../../src/adapters/process/clock.ts";
+import { SYSTEM_CLOCK, SYSTEM_RANDOM } from "../../src/adapters/process/clock.ts";
 import { concat, utf8 } from "../../src/base/bytes.ts";
 import { AppError, type FailureKind } from "../../src/base/failure.ts";
+import { compressUnit } from "../../src/codec/walfile/unit_frame.ts";
 import { AppendRequest, STREAM_SERVICE } from "../../src/codec/messages/stream.ts";
 import {
   GetRequest,
@@ -147,7 +148,7 @@ Deno.test("a stalled archive stops the sender after a bounded number of bytes", 
   await using world = await startWorld();
   await using stream = await world.client.append(OPENING, waiting);
   world.archive.stall();
-  const block = sample(256 << 10);
+  const block = SYSTEM_RANDOM.bytes(256 << 10); // does not shrink: what is bounded is what travels
   const total = 128 * MIB;
   let sent = 0;
   const sending = (async () => {
@@ -479,6 +480,38 @@ Deno.test("a stream that does not begin with open, opens twice or is garbage is 
   }
 });
 
+Deno.test("compressed WAL that is not what it says is refused", async () => {
+  await using world = await startWorld();
+  const open = {
+    clusterName: "cluster-a",
+    systemId: IDENTITY.systemId,
+    timeline: 1,
+    startLsn: START,
+    segmentSize: MIB,
+  };
+  const content = sample(20_000);
+  const zstd = compressUnit(content);
+  const cases = [
+    [{ zstd, size: content.length - 1 }, /unusable/],
+    [{ zstd, size: content.length + 1 }, /unusable/],
+    [{ zstd: zstd.subarray(1), size: content.length }, /unusable/],
+    [{ zstd: sample(100), size: 100 }, /unusable/],
+    [{ zstd, size: 0 }, /0 compressed/],
+    [{ zstd, size: MIB + 1 }, /compressed bytes/],
+    [{ zstd, size: content.length, data: content }, /20000 plain/],
+  ] as const;
+  for (const [wal, message] of cases) {
+    const call = world.channel.open(`/${STREAM_SERVICE}/Append`, waiting);
+    const data = { kind: "data" as const, value: { lsn: START, ...wal } };
+    await call.send(encode(AppendRequest, { request: { kind: "open", value: open } }), waiting);
+    await call.send(encode(AppendRequest, { request: data }), waiting);
+    await assert.rejects(async () => {
+      while (await call.receive(waiting) !== undefined) { /* "opened" comes first */ }
+    }, failsWith("protocol", message));
+  }
+  assert.equal(world.archive.segments.size, 0);
+});
+
 Deno.test("a message beyond the limit is refused as exhausted and hurts nobody else", async () => {
   await using world = await startWorld();
   const file = { clusterName: "cluster-a", walName: NAME, segmentSize: 16 * MIB };
@@ -496,18 +529,10 @@ Deno.test("a message beyond the limit is refused as exhausted and hurts nobody e
   assert.equal((await world.client.metadata("cluster-a", waiting)).systemId, IDENTITY.systemId);
 });
 
-Deno.test("a server without the stream, and one method that is not served, say so", async () => {
-  const archive = new MemoryWalArchive();
-  await using server = await startServer([walService(archive)]);
-  const options = { server: addressOf(server.port), clock: SYSTEM_CLOCK };
-  using client = new WalClient(options);
-  const missing = failsWith("protocol", /does not offer klio\.stream\.v1/);
-  await assert.rejects(client.append(OPENING, waiting), missing);
-  const history = { ...IDENTITY, timeline: timelineId(2), content: utf8("x") };
-  await assert.rejects(client.putHistory(history, waiting), missing);
-  using channel = new Channel({ ...options, messageBytesMax: MIB });
+Deno.test("a method that is not served says so", async () => {
+  await using world = await startWorld();
   await assert.rejects(
-    channel.unary(`/${WAL_SERVICE}/SetFirstRequiredWAL`, utf8(""), waiting),
+    world.channel.unary(`/${WAL_SERVICE}/SetFirstRequiredWAL`, utf8(""), waiting),
     (error) => error instanceof AppError && error.data["grpc"] === 12,
   );
 });

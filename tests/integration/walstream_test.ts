@@ -1,12 +1,15 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import type { LocalCluster } from "../../src/adapters/postgres/local_cluster.ts";
+import { openLocalFiles } from "../../src/adapters/localfs/files.ts";
 import { createReplicationSource } from "../../src/adapters/postgres/replication_source.ts";
 import type { SqlConnection } from "../../src/adapters/postgres/sql_connection.ts";
 import { SYSTEM_CLOCK, SYSTEM_RANDOM } from "../../src/adapters/process/clock.ts";
 import { AppError, findAppError, isKind } from "../../src/base/failure.ts";
-import { SILENT } from "../../src/base/log.ts";
+import { type Logger, SILENT } from "../../src/base/log.ts";
 import { historyName, type Lsn, lsnMax, parseLsn, timelineId } from "../../src/domain/lsn.ts";
+import { gapOver } from "../../src/domain/wal_gap.ts";
+import type { WalServer } from "../../src/ports/wal_server.ts";
 import { parseTimelineHistory } from "../../src/domain/timeline_history.ts";
 import {
   STREAM_WAL_DEFAULTS,
@@ -16,6 +19,7 @@ import {
 } from "../../src/features/walstream/mod.ts";
 import { MemoryWalServer } from "../support/memory_wal_server.ts";
 import { startTestCluster, testPostgres } from "../support/postgres.ts";
+import { openArchive, volume } from "../support/wal_archive_world.ts";
 
 const SEGMENT_SIZE_BYTES = 1 << 20;
 const signal = AbortSignal.timeout(240_000);
@@ -23,6 +27,8 @@ const signal = AbortSignal.timeout(240_000);
 interface Streamer extends AsyncDisposable {
   readonly progress: readonly StreamProgress[];
   readonly last: StreamProgress;
+  /** Messages of level error. */
+  readonly errors: readonly string[];
   /** Settles when the streamer does. */
   readonly ended: Promise<void>;
   stop(): Promise<void>;
@@ -30,10 +36,13 @@ interface Streamer extends AsyncDisposable {
 
 function startStreamer(
   cluster: LocalCluster,
-  server: MemoryWalServer,
+  server: WalServer,
   options: Partial<StreamWalConfig> & { readonly over?: "tcp" | "socket" } = {},
 ): Streamer {
   const { over = "socket", ...config } = options;
+  const errors: string[] = [];
+  const log: Logger = { ...SILENT, error: (message) => void errors.push(message), with: () => log };
+  const files = openLocalFiles();
   const stopping = new AbortController();
   const progress: StreamProgress[] = [];
   const ended = streamWal({
@@ -44,7 +53,8 @@ function startStreamer(
     server,
     clock: SYSTEM_CLOCK,
     random: SYSTEM_RANDOM,
-    log: SILENT,
+    log,
+    files,
     onProgress: (p) => progress.push(p),
   }, {
     cluster: "c",
@@ -59,6 +69,7 @@ function startStreamer(
   };
   return {
     progress,
+    errors,
     get last() {
       const last = progress.at(-1);
       assert.ok(last);
@@ -84,6 +95,11 @@ async function writeWal(sql: SqlConnection, rows = 20_000): Promise<Lsn> {
 async function currentLsn(sql: SqlConnection): Promise<Lsn> {
   const [row] = await sql.query("select pg_current_wal_flush_lsn()::text as lsn", { signal });
   return parseLsn(String(row?.["lsn"]));
+}
+
+/** Waits for something that the streamer does; the database is busy meanwhile, which makes time pass for both. */
+async function until(sql: SqlConnection, condition: () => boolean): Promise<void> {
+  while (!condition()) await sql.query("select pg_sleep(0.01)", { signal });
 }
 
 async function untilDurable(server: MemoryWalServer, end: Lsn): Promise<void> {
@@ -279,7 +295,13 @@ Deno.test("streamWal() follows a promotion, with the history stored before the n
   const order = server.notes.flatMap((n) =>
     n.kind === "durable" ? [] : [`${n.kind} ${"timeline" in n ? n.timeline : ""}`]
   );
-  assert.deepEqual(order, ["request_start ", "append 1", "history 2", "append 2"]);
+  assert.deepEqual(order, [
+    "request_start ",
+    "request_start ",
+    "append 1",
+    "history 2",
+    "append 2",
+  ]);
   const stored = server.histories.get(historyName(timelineId(2)));
   const file = await Deno.readFile(`${cluster.dataDirectory}/pg_wal/00000002.history`);
   assert.deepEqual(new Uint8Array(stored ?? []), new Uint8Array(file));
@@ -344,27 +366,119 @@ Deno.test("streamWal() stops at once, with a hint, when pg_hba.conf refuses repl
   });
 });
 
-Deno.test("streamWal() stops at once when PostgreSQL has removed the WAL the server wants", async () => {
-  await using test = await startTestCluster({ signal, segmentSizeBytes: SEGMENT_SIZE_BYTES });
-  const { cluster } = test;
-  {
-    await using sql = await cluster.connect({ signal });
-    for (let i = 0; i < 3; i++) {
-      await writeWal(sql, 100);
-      await sql.query("select pg_switch_wal()", { signal });
-      await sql.query("checkpoint", { signal });
-    }
+/** Has PostgreSQL recycle what no slot holds back. */
+async function churn(sql: SqlConnection, rounds = 6): Promise<void> {
+  for (let i = 0; i < rounds; i++) {
+    await writeWal(sql, 100);
+    await sql.query("select pg_switch_wal()", { signal });
+    await sql.query("checkpoint", { signal });
   }
+}
+
+Deno.test("streamWal() records a gap for WAL that PostgreSQL has removed, and goes on behind it", async () => {
+  await using test = await startTestCluster({
+    signal,
+    segmentSizeBytes: SEGMENT_SIZE_BYTES,
+    settings: { min_wal_size: "2MB", max_wal_size: "4MB" },
+  });
+  const { cluster } = test;
+  await using archive = await openArchive(await volume());
+  await using sql = await cluster.connect({ signal });
+  {
+    await using streamer = startStreamer(cluster, archive);
+    const end = await writeWal(sql);
+    await until(sql, () => streamer.last.durable >= end);
+  }
+  await sql.query("select pg_drop_replication_slot('klio')", { signal });
+  await churn(sql);
+  await using streamer = startStreamer(cluster, archive);
+  const end = await writeWal(sql);
+  await until(sql, () => streamer.last.durable >= end);
+  const { gaps: [gap, ...more] } = await archive.metadata("c", { signal });
+  assert.ok(gap !== undefined && more.length === 0);
+  assert.match(gap.start, /^[0-9A-F]{24}(\.partial)?$/);
+  assert.equal(streamer.errors.filter((m) => m.startsWith("WAL is lost")).length, 1);
+  // What is behind the gap is PostgreSQL's, what is in it is absent, and a backup across it is not complete.
+  const { blocks } = await archive.get({ cluster: "c", name: gap.end }, { signal });
+  const stored = Buffer.concat(await Array.fromAsync(blocks));
+  const file = await Deno.readFile(`${cluster.dataDirectory}/pg_wal/${gap.end}`);
+  assert.equal(Buffer.compare(stored, file), 0);
+  const first = gap.start.slice(0, 24);
+  const missing = await archive.closeBackup({
+    cluster: "c",
+    backupName: "b",
+    timeline: timelineId(1),
+    startWal: first,
+    endWal: gap.end,
+    segmentSizeBytes: SEGMENT_SIZE_BYTES,
+  }, { signal });
+  assert.ok(missing.length > 0);
+  for (const name of missing) {
+    assert.equal(gapOver([gap], name), gap);
+    await assert.rejects(archive.get({ cluster: "c", name }, { signal }), { kind: "not_found" });
+  }
+  // The next start knows of the gap, and records no other one.
+  await streamer.stop();
+  await using again = startStreamer(cluster, archive);
+  const later = await writeWal(sql, 10);
+  await until(sql, () => again.last.durable >= later);
+  assert.equal((await archive.metadata("c", { signal })).gaps.length, 1);
+});
+
+Deno.test("streamWal() replaces a slot that PostgreSQL has invalidated", async () => {
+  await using test = await startTestCluster({
+    signal,
+    segmentSizeBytes: SEGMENT_SIZE_BYTES,
+    settings: { min_wal_size: "2MB", max_wal_size: "4MB", max_slot_wal_keep_size: "3MB" },
+  });
+  const { cluster } = test;
   const server = new MemoryWalServer();
-  server.segments.set("000000010000000000000001", {
-    bytes: new Uint8Array(SEGMENT_SIZE_BYTES),
-    length: 10,
+  await using sql = await cluster.connect({ signal });
+  {
+    await using _streamer = startStreamer(cluster, server);
+    await untilDurable(server, await writeWal(sql, 100));
+  }
+  await churn(sql, 10);
+  const status = () =>
+    sql.query("select wal_status from pg_replication_slots where slot_name = 'klio'", { signal });
+  assert.deepEqual(await status(), [{ wal_status: "lost" }]);
+  await using streamer = startStreamer(cluster, server);
+  await untilDurable(server, await writeWal(sql, 100));
+  assert.notDeepEqual(await status(), [{ wal_status: "lost" }]);
+  assert.equal(server.gaps.length, 1);
+  assert.equal(streamer.errors.length, 1);
+});
+
+Deno.test("streamWal() gives its slot up over the budget, PostgreSQL frees the disk, a gap is recorded", async () => {
+  await using test = await startTestCluster({
+    signal,
+    segmentSizeBytes: SEGMENT_SIZE_BYTES,
+    settings: { min_wal_size: "2MB", max_wal_size: "4MB" },
   });
-  const streamer = startStreamer(cluster, server);
-  await assert.rejects(streamer.ended, (error) => {
-    assert.match(findAppError(error)?.hint ?? "", /base backup/);
-    return isKind(error, "not_found");
+  const { cluster } = test;
+  const server = new MemoryWalServer();
+  await using sql = await cluster.connect({ signal });
+  await using streamer = startStreamer(cluster, server, {
+    slotLimits: { budgetBytes: 20 << 20, release: "over_budget" },
+    slotWatchIntervalMs: 50,
+    drainTimeoutMs: 100,
   });
+  await untilDurable(server, await writeWal(sql, 100));
+  server.stall();
+  while (streamer.errors.filter((m) => m.startsWith("Gave up")).length === 0) {
+    await writeWal(sql, 10_000);
+  }
+  const seen = streamer.progress.flatMap((p) => p.slot === undefined ? [] : [p.slot]);
+  assert.ok(seen.some((slot) => slot.retainedBytes > 20 << 20));
+  assert.ok(seen.every((slot) => slot.roomBytes !== undefined));
+  await until(sql, () => streamer.last.state === "streaming" || streamer.last.failures > 0);
+  await churn(sql, 3);
+  const kept = await Array.fromAsync(Deno.readDir(`${cluster.dataDirectory}/pg_wal`));
+  assert.ok(kept.length < 15, `${kept.length} segments are kept`);
+  server.resume();
+  await untilDurable(server, await writeWal(sql, 100));
+  assert.equal(server.gaps.length, 1);
+  assert.equal(streamer.errors.filter((m) => m.startsWith("WAL is lost")).length, 1);
 });
 
 Deno.test("streamWal() ends in bounded time when asked to stop while the server stalls", async () => {

@@ -13,7 +13,7 @@ import { AppError } from "../../base/failure.ts";
 import { ClientCredentials, type ClientTls } from "./client_credentials.ts";
 import { type CallFailure, translateCallFailure, UNAVAILABLE } from "./errors.ts";
 import { deserialize, MessageStream, serialize } from "./message_stream.ts";
-import { commonOptions, formatAddress } from "./options.ts";
+import { commonOptions, formatAddress, type Keepalive, KEEPALIVE_DEFAULT } from "./options.ts";
 
 /** A klio server and how to prove who we are. */
 export interface ServerAddress {
@@ -27,6 +27,8 @@ export interface ChannelOptions {
   readonly server: ServerAddress;
   readonly messageBytesMax: number;
   readonly clock: Clock;
+  /** Default {@link KEEPALIVE_DEFAULT}. */
+  readonly keepalive?: Keepalive;
 }
 
 /** One call; any number of messages each way. Cancelled when the signal it was opened with aborts. */
@@ -46,6 +48,7 @@ export class Channel implements Disposable {
   readonly address: string;
   readonly #credentials: ClientCredentials;
   readonly #messageBytesMax: number;
+  readonly #keepalive: Keepalive;
   readonly #calls = new Set<ClientCall>();
   /** Absent until first used, and after a failure to connect. */
   #client: Client | undefined;
@@ -56,6 +59,7 @@ export class Channel implements Disposable {
     this.address = formatAddress(host, port);
     this.#credentials = new ClientCredentials({ host, tls, clock: options.clock });
     this.#messageBytesMax = options.messageBytesMax;
+    this.#keepalive = options.keepalive ?? KEEPALIVE_DEFAULT;
   }
 
   /** Opens a call; failures show when it is used. */
@@ -124,7 +128,7 @@ export class Channel implements Disposable {
 
   #connect(): Client {
     return new Client(this.address, this.#credentials, {
-      ...commonOptions(this.#messageBytesMax),
+      ...commonOptions(this.#messageBytesMax, this.#keepalive),
       "grpc.keepalive_permit_without_calls": 1,
       // A proxy of the environment is for the web, not for backups.
       "grpc.enable_http_proxy": 0,

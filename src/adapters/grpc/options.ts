@@ -14,19 +14,26 @@ export const WAL_MESSAGE_BYTES_MAX = (8 << 20) + (512 << 10);
 export const WAL_BLOCK_BYTES_MAX = 8 << 20;
 
 /** HTTP/2 window: bytes a sender may have on the way without the receiver having read them. */
-const FLOW_CONTROL_WINDOW_BYTES = 8 << 20;
-/** A peer that vanished is noticed after the sum of both, on either side. */
-const KEEPALIVE_TIME_MS = 20_000;
-const KEEPALIVE_TIMEOUT_MS = 10_000;
+export const FLOW_CONTROL_WINDOW_BYTES = 8 << 20;
+/** How a peer that vanished is noticed: after at most the sum of both, on either side. */
+export interface Keepalive {
+  /** A ping is sent this long after the answer to the last one. */
+  readonly intervalMs: number;
+  /** A connection whose ping is not answered by then is closed, and its calls fail. */
+  readonly timeoutMs: number;
+}
+
+/** What everything but tests uses. */
+export const KEEPALIVE_DEFAULT: Keepalive = { intervalMs: 20_000, timeoutMs: 10_000 };
 
 /** Options for both sides. */
-export function commonOptions(messageBytesMax: number): ChannelOptions {
+export function commonOptions(messageBytesMax: number, keepalive: Keepalive): ChannelOptions {
   return {
     "grpc.max_receive_message_length": messageBytesMax,
     "grpc.max_send_message_length": messageBytesMax,
     "grpc-node.flow_control_window": FLOW_CONTROL_WINDOW_BYTES,
-    "grpc.keepalive_time_ms": KEEPALIVE_TIME_MS,
-    "grpc.keepalive_timeout_ms": KEEPALIVE_TIMEOUT_MS,
+    "grpc.keepalive_time_ms": keepalive.intervalMs,
+    "grpc.keepalive_timeout_ms": keepalive.timeoutMs,
     "grpc.enable_channelz": 0,
   };
 }

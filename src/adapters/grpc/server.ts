@@ -5,6 +5,7 @@
  * @module
  */
 
+import type { ServerHttp2Session } from "node:http2";
 import {
   Metadata,
   Server,
@@ -13,13 +14,20 @@ import {
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
 import { abortable, deadline } from "../../base/abort.ts";
+import { assert } from "../../base/assert.ts";
 import type { Bytes } from "../../base/bytes.ts";
 import { AppError, failureKind } from "../../base/failure.ts";
 import type { Logger } from "../../base/log.ts";
 import { type Identity, parseIdentity } from "../../domain/identity.ts";
 import type { RpcCall, RpcHandler, RpcService, RpcStatus } from "../../ports/rpc.ts";
 import { deserialize, MessageStream, serialize } from "./message_stream.ts";
-import { commonOptions, formatAddress } from "./options.ts";
+import {
+  commonOptions,
+  FLOW_CONTROL_WINDOW_BYTES,
+  formatAddress,
+  type Keepalive,
+  KEEPALIVE_DEFAULT,
+} from "./options.ts";
 import { MutualTlsCredentials, type ServerTls } from "./server_credentials.ts";
 
 /** What a server needs. */
@@ -34,6 +42,8 @@ export interface GrpcServerOptions {
   /** The final status of a call that failed. */
   readonly statusOf: (error: unknown) => RpcStatus;
   readonly log: Logger;
+  /** Default {@link KEEPALIVE_DEFAULT}. */
+  readonly keepalive?: Keepalive;
 }
 
 /** What cancelled calls and closing connections get to tell their peers. A peer that does not read gets no more. */
@@ -59,7 +69,9 @@ export class GrpcServer implements AsyncDisposable {
   private constructor(options: GrpcServerOptions) {
     this.#options = options;
     this.#credentials = new MutualTlsCredentials(options.tls);
-    this.#server = new Server(commonOptions(options.messageBytesMax));
+    this.#server = new Server(
+      commonOptions(options.messageBytesMax, options.keepalive ?? KEEPALIVE_DEFAULT),
+    );
     for (const service of options.services) this.#add(service);
   }
 
@@ -73,6 +85,7 @@ export class GrpcServer implements AsyncDisposable {
         reject(new AppError("config", `Listen on "${address}"`, { cause }));
       });
     });
+    widenConnections(server.#server);
     return server;
   }
 
@@ -183,6 +196,23 @@ export class GrpcServer implements AsyncDisposable {
     else if (kind === "cancelled" || kind === "not_found") {
       this.#options.log.debug("Call ended early", { ...fields, kind });
     } else this.#options.log.warn("Call failed", { ...fields, kind }, error);
+  }
+}
+
+/**
+ * A window of HTTP/2 exists twice, per stream and per connection, and the library leaves a server's connections at 64 KiB:
+ * a client that sends would wait for us four times per message. Its list of HTTP/2 servers is the only way to them.
+ */
+function widenConnections(server: Server): void {
+  const http2Servers: unknown = Reflect.get(server, "http2Servers");
+  assert(
+    http2Servers instanceof Map && http2Servers.size > 0,
+    "the gRPC library keeps its servers",
+  );
+  for (const http2Server of http2Servers.keys()) {
+    http2Server.on("session", (session: ServerHttp2Session) => {
+      session.setLocalWindowSize(FLOW_CONTROL_WINDOW_BYTES);
+    });
   }
 }
 

@@ -8,6 +8,7 @@
 import type { SecureContextOptions } from "node:tls";
 import { ServerCredentials } from "@grpc/grpc-js";
 import { checkKeyPair } from "./key_pair.ts";
+import { FLOW_CONTROL_WINDOW_BYTES } from "./options.ts";
 import { parseCertificates } from "./trust.ts";
 
 /** TLS material of a server, all PEM. */
@@ -24,7 +25,9 @@ export class MutualTlsCredentials extends ServerCredentials {
   /** Throws `config` for unusable PEM. */
   constructor(tls: ServerTls) {
     const context = contextOptions(tls);
-    super({ requestCert: true, rejectUnauthorized: true, ...context }, context);
+    // The library has an option for the window, but heeds it in clients only.
+    const settings = { initialWindowSize: FLOW_CONTROL_WINDOW_BYTES };
+    super({ requestCert: true, rejectUnauthorized: true, settings, ...context }, context);
   }
 
   /** From now on, new connections use this. Throws `config` for unusable PEM and then changes nothing. */

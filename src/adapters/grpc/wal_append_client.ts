@@ -1,6 +1,6 @@
 /**
  * Client side of `klio.stream.v1` Append. Acknowledgements are taken off the wire as they come, whether anybody listens or
- * not, and only the latest is kept: positions never go back, so it says all that the earlier ones said.
+ * not.
  *
  * @module
  */
@@ -11,14 +11,19 @@ import { AppendRequest, AppendResponse, STREAM_SERVICE } from "../../codec/messa
 import { decode } from "../../codec/protobuf/decode.ts";
 import { encode } from "../../codec/protobuf/encode.ts";
 import type { MessageValue } from "../../codec/protobuf/schema.ts";
-import { type Lsn, lsn, lsnAdd } from "../../domain/lsn.ts";
+import { UNIT_WAL_BYTES_MAX } from "../../codec/walfile/format.ts";
+import { compressUnit } from "../../codec/walfile/unit_frame.ts";
+import { type Lsn, lsn, lsnAdd, segmentOffset } from "../../domain/lsn.ts";
 import type { WalAppendStream, WalServer } from "../../ports/wal_server.ts";
 import type { Channel, ClientCall } from "./channel.ts";
-import { WAL_BLOCK_BYTES_MAX } from "./options.ts";
+import { WalAcknowledgements } from "./wal_acknowledgements.ts";
+
+/** Smaller pieces go as they are: the server joins them with their neighbours, and they shrink better together. */
+const COMPRESSED_BYTES_MIN = 8 << 10;
 
 /** Opens a stream; resolves when the server said where to start. */
 export async function openAppendStream(
-  channel: Channel,
+  channel: Pick<Channel, "open">,
   request: Parameters<WalServer["append"]>[0],
   options: Waiting,
 ): Promise<WalAppendStream> {
@@ -38,7 +43,8 @@ export async function openAppendStream(
     if (response?.kind !== "opened") {
       throw new AppError("protocol", "Append WAL: the server did not confirm the stream");
     }
-    return new NetworkAppendStream(call, life, lsn(response.value.startLsn));
+    const start = lsn(response.value.startLsn);
+    return new NetworkAppendStream(call, life, start, request.segmentSizeBytes);
   } catch (error) {
     life.abort(error);
     throw error;
@@ -59,55 +65,48 @@ async function receiveResponse(call: ClientCall, options: Waiting): Promise<Resp
 
 class NetworkAppendStream implements WalAppendStream {
   readonly start: Lsn;
+  readonly #segmentSizeBytes: number;
   readonly #call: ClientCall;
   readonly #life: LinkedSignal;
   /** Settles when the stream has ended; never rejects. */
   readonly #ended: Promise<void>;
-  #durable: Lsn;
-  #isEnded = false;
+  readonly #acknowledgements: WalAcknowledgements;
   #isFinishing = false;
-  #failure: { readonly error: unknown } | undefined;
-  #changed: PromiseWithResolvers<void> = Promise.withResolvers<void>();
 
-  constructor(call: ClientCall, life: LinkedSignal, start: Lsn) {
+  constructor(call: ClientCall, life: LinkedSignal, start: Lsn, segmentSizeBytes: number) {
     this.start = start;
-    this.#durable = start;
+    this.#segmentSizeBytes = segmentSizeBytes;
+    this.#acknowledgements = new WalAcknowledgements(start);
     this.#call = call;
     this.#life = life;
     this.#ended = this.#receiveAll();
   }
 
   async send(position: Lsn, bytes: Uint8Array, options: Waiting): Promise<void> {
-    for (let offset = 0; offset < bytes.length; offset += WAL_BLOCK_BYTES_MAX) {
-      this.#throwIfFailed();
-      const value = {
-        lsn: lsnAdd(position, offset),
-        data: bytes.subarray(offset, offset + WAL_BLOCK_BYTES_MAX),
-      };
+    for (let offset = 0; offset < bytes.length;) {
+      this.#acknowledgements.throwIfFailed();
+      const at = lsnAdd(position, offset);
+      const room = this.#segmentSizeBytes - segmentOffset(at, this.#segmentSizeBytes);
+      const part = bytes.subarray(offset, offset + Math.min(room, UNIT_WAL_BYTES_MAX));
+      const wal = part.length < COMPRESSED_BYTES_MIN
+        ? { data: part }
+        : { zstd: compressUnit(part), size: part.length };
+      const value = { lsn: at, ...wal };
       await this.#call.send(encode(AppendRequest, { request: { kind: "data", value } }), options);
+      offset += part.length;
     }
   }
 
-  async *acknowledgements(): AsyncGenerator<Lsn> {
-    let told = this.start;
-    for (;;) {
-      if (this.#durable > told) {
-        told = this.#durable;
-        yield told;
-        continue; // it may have moved meanwhile
-      }
-      this.#throwIfFailed();
-      if (this.#isEnded) return;
-      await this.#changed.promise;
-    }
+  acknowledgements(): AsyncIterable<Lsn> {
+    return this.#acknowledgements.positions();
   }
 
   async finish(options: Waiting): Promise<void> {
-    this.#throwIfFailed();
+    this.#acknowledgements.throwIfFailed();
     this.#isFinishing = true;
     this.#call.halfClose();
     await abortable(this.#ended, options);
-    this.#throwIfFailed();
+    this.#acknowledgements.throwIfFailed();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -123,31 +122,15 @@ class NetworkAppendStream implements WalAppendStream {
         if (response.kind !== "durable") {
           throw new AppError("protocol", "Append WAL: the server confirmed the stream twice");
         }
-        const durable = lsn(response.value.durableLsn);
-        if (durable < this.#durable) {
-          throw new AppError("protocol", "Append WAL: the durable position went back");
-        }
-        this.#durable = durable;
-        this.#wake();
+        this.#acknowledgements.advance(lsn(response.value.durableLsn));
       }
       if (!this.#isFinishing) {
         throw new AppError("repository", "Append WAL: the server ended the stream");
       }
     } catch (error) {
-      this.#failure = { error };
+      this.#acknowledgements.fail(error);
       this.#call.cancel();
     }
-    this.#isEnded = true;
-    this.#wake();
-  }
-
-  #throwIfFailed(): void {
-    if (this.#failure !== undefined) throw this.#failure.error;
-  }
-
-  #wake(): void {
-    const changed = this.#changed;
-    this.#changed = Promise.withResolvers<void>();
-    changed.resolve();
+    this.#acknowledgements.end();
   }
 }

@@ -1,5 +1,6 @@
 /**
- * Client of a Klio WAL server: appends by `klio.stream.v1`, everything else by `klio.wal.v1`, over one connection.
+ * Client of a Klio WAL server: appends by `klio.stream.v1` where the server knows it, everything else by `klio.wal.v1`, over
+ * one connection. A server is asked anew for each stream, since it may have been upgraded.
  *
  * @module
  */
@@ -21,6 +22,8 @@ import {
   GetResult,
   RequestWalStartRequest,
   RequestWalStartResult,
+  ResetWalStreamRequest,
+  ResetWalStreamResult,
   WAL_SERVICE,
 } from "../../codec/messages/wal.ts";
 import { decode } from "../../codec/protobuf/decode.ts";
@@ -36,13 +39,16 @@ import type {
 } from "../../ports/wal_server.ts";
 import { Channel, type ClientCall, type ServerAddress } from "./channel.ts";
 import { UNIMPLEMENTED } from "./errors.ts";
-import { WAL_MESSAGE_BYTES_MAX } from "./options.ts";
+import { type Keepalive, WAL_MESSAGE_BYTES_MAX } from "./options.ts";
 import { openAppendStream } from "./wal_append_client.ts";
+import { PutAppendStream, putHistoryFile } from "./wal_put_client.ts";
 
 /** What a client needs. */
 export interface WalClientOptions {
   readonly server: ServerAddress;
   readonly clock: Clock;
+  /** Default {@link KEEPALIVE_DEFAULT}. */
+  readonly keepalive?: Keepalive;
 }
 
 /** See the module comment. Connects when first used, and again after a failure. */
@@ -58,24 +64,30 @@ export class WalClient implements WalServer, Disposable {
     request: Parameters<WalServer["requestStart"]>[0],
     options: Waiting,
   ): Promise<string> {
-    const response = await this.#wal(
-      "RequestWALStart",
-      encode(RequestWalStartRequest, {
-        clusterName: request.cluster,
-        systemId: request.systemId,
-        currentWalName: request.proposal,
-      }),
-      options,
-    );
-    const { walName } = decode(RequestWalStartResult, response);
-    return parseAnswer(walName);
+    const message = encode(RequestWalStartRequest, startRequest(request));
+    const response = await this.#wal("RequestWALStart", message, options);
+    return parseAnswer(decode(RequestWalStartResult, response).walName);
+  }
+
+  async resetStream(
+    request: Parameters<WalServer["resetStream"]>[0],
+    options: Waiting,
+  ): Promise<string> {
+    const message = encode(ResetWalStreamRequest, startRequest(request));
+    const response = await this.#wal("ResetWALStream", message, options);
+    return parseAnswer(decode(ResetWalStreamResult, response).walName);
   }
 
   async append(
     request: Parameters<WalServer["append"]>[0],
     options: Waiting,
   ): Promise<WalAppendStream> {
-    return await explainMissingStream(() => openAppendStream(this.#channel, request, options));
+    try {
+      return await openAppendStream(this.#channel, request, options);
+    } catch (error) {
+      if (!isUnimplemented(error)) throw error;
+      return new PutAppendStream(this.#channel, request);
+    }
   }
 
   async putHistory(
@@ -89,10 +101,12 @@ export class WalClient implements WalServer, Disposable {
       content: request.content,
     });
     const method = `/${STREAM_SERVICE}/PutHistory`;
-    const response = await explainMissingStream(() =>
-      this.#channel.unary(method, message, options)
-    );
-    decode(PutHistoryResponse, response);
+    try {
+      decode(PutHistoryResponse, await this.#channel.unary(method, message, options));
+    } catch (error) {
+      if (!isUnimplemented(error)) throw error;
+      await putHistoryFile(this.#channel, request, options);
+    }
   }
 
   async get(
@@ -158,6 +172,17 @@ export class WalClient implements WalServer, Disposable {
   }
 }
 
+/** The common shape of the two requests about where to start. */
+function startRequest(
+  { cluster, systemId, proposal }: Parameters<WalServer["requestStart"]>[0],
+): {
+  readonly clusterName: string;
+  readonly systemId: string;
+  readonly currentWalName: string;
+} {
+  return { clusterName: cluster, systemId, currentWalName: proposal };
+}
+
 /** The server's answer must be a name; servers may add `.partial`, which the answer's name does not have. */
 function parseAnswer(walName: string): string {
   try {
@@ -200,15 +225,7 @@ async function* blocksOf(
   }
 }
 
-async function explainMissingStream<T>(action: () => Promise<T>): Promise<T> {
-  try {
-    return await action();
-  } catch (error) {
-    if (!(error instanceof AppError) || error.data["grpc"] !== UNIMPLEMENTED) throw error;
-    throw new AppError(
-      "protocol",
-      `Stream WAL: the server does not offer ${STREAM_SERVICE}`,
-      { cause: error, hint: "use a server that acknowledges durable positions" },
-    );
-  }
+/** The server does not know the method. */
+function isUnimplemented(error: unknown): boolean {
+  return error instanceof AppError && error.data["grpc"] === UNIMPLEMENTED;
 }

@@ -100,10 +100,6 @@ class Session implements BackupSession {
     };
   }
 
-  async switchWal(options: Waiting): Promise<void> {
-    await this.#sql.query("select pg_switch_wal()", options);
-  }
-
   [Symbol.asyncDispose](): Promise<void> {
     return this.#sql.close();
   }

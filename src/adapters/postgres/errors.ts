@@ -122,7 +122,7 @@ export function walRemoved(start: Lsn, slot: string, cause: unknown): AppError {
     `Start replication at ${formatLsn(start)} with slot "${slot}": PostgreSQL has removed this WAL`,
     {
       cause,
-      hint: "record the gap (klio wal reset), then take a new base backup at once",
+      hint: "take a new base backup now: recovery cannot cross the missing WAL",
       data: { code: "58P01" },
     },
   );

@@ -26,6 +26,8 @@ export interface FindPostgresOptions extends Waiting {
   readonly random: Random;
   /** `any` (default) prefers installed ones. */
   readonly source?: "any" | "installed" | "embedded";
+  /** Version of the npm package, {@link EMBEDDED_VERSION} unless told. */
+  readonly embeddedVersion?: string;
 }
 
 /** The npm package with PostgreSQL's programs; it changes nothing but what `demo` and tests run on. */
@@ -157,14 +159,15 @@ async function embedded(options: FindPostgresOptions): Promise<PostgresBinaries>
     );
   }
   const parent = `${cacheDirectory(options)}/klio/postgres`;
-  const home = `${parent}/${EMBEDDED_VERSION}`;
+  const version = options.embeddedVersion ?? EMBEDDED_VERSION;
+  const home = `${parent}/${version}`;
   if (!await exists(`${home}/native/bin/postgres`)) {
     await Deno.mkdir(parent, { recursive: true, mode: 0o755 });
     const suffix = Array.from(options.random.bytes(6), (b) => b.toString(16)).join("");
     const aside = `${parent}/.unpack-${suffix}`;
     try {
       await Deno.mkdir(aside, { mode: 0o755 });
-      await unpack(`${packageName}@${EMBEDDED_VERSION}`, aside, options);
+      await unpack(`${packageName}@${version}`, aside, options);
       await renameUnlessThere(`${aside}/package`, home);
     } finally {
       await Deno.remove(aside, { recursive: true });

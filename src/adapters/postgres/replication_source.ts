@@ -9,7 +9,7 @@
 import type { Waiting } from "../../base/abort.ts";
 import { type Bytes, fromUtf8 } from "../../base/bytes.ts";
 import type { Clock } from "../../base/clock.ts";
-import { AppError } from "../../base/failure.ts";
+import { AppError, isKind } from "../../base/failure.ts";
 import type { BackendMessage } from "../../codec/pgrepl/backend.ts";
 import { COPY_DONE, encodeQuery, encodeStandbyStatus } from "../../codec/pgrepl/frontend.ts";
 import {
@@ -79,12 +79,24 @@ class Session implements ReplicationSession {
   }
 
   async segmentSizeBytes(options: Waiting): Promise<number> {
-    const [column] = await this.#row("SHOW wal_segment_size", options);
-    const match = /^(\d+)(kB|MB|GB)$/.exec(text(column));
-    const unit = { kB: 2 ** 10, MB: 2 ** 20, GB: 2 ** 30 }[match?.[2] ?? ""] ?? 0;
-    const bytes = Number(match?.[1] ?? 0) * unit;
+    const bytes = await this.#show("wal_segment_size", BYTE_UNITS, options);
     decode(() => checkSegmentSize(bytes));
     return bytes;
+  }
+
+  async senderTimeoutMs(options: Waiting): Promise<number | undefined> {
+    const timeoutMs = await this.#show("wal_sender_timeout", TIME_UNITS, options);
+    return timeoutMs === 0 ? undefined : timeoutMs;
+  }
+
+  async dataDirectory(options: Waiting): Promise<string | undefined> {
+    try {
+      const [column] = await this.#row("SHOW data_directory", options);
+      return text(column);
+    } catch (error) {
+      if (isKind(error, "permission")) return undefined; // only pg_read_all_settings may know
+      throw error;
+    }
   }
 
   async readSlot(slot: string, options: Waiting): Promise<SlotState | undefined> {
@@ -106,6 +118,10 @@ class Session implements ReplicationSession {
     await this.#row(`CREATE_REPLICATION_SLOT ${quoteSlot(slot)} PHYSICAL (RESERVE_WAL)`, options);
   }
 
+  async dropSlot(slot: string, options: Waiting): Promise<void> {
+    await this.#run(`DROP_REPLICATION_SLOT ${quoteSlot(slot)}`, options);
+  }
+
   async timelineHistory(
     timeline: TimelineId,
     options: Waiting,
@@ -124,6 +140,13 @@ class Session implements ReplicationSession {
       if (error instanceof ServerError && error.code === UNDEFINED_FILE) {
         return walRemoved(start, slot, error);
       }
+      if (error instanceof ServerError && error.code === NOT_IN_PREREQUISITE_STATE) {
+        return new AppError(
+          "conflict",
+          `Start replication with slot "${slot}": PostgreSQL has invalidated it`,
+          { cause: error },
+        );
+      }
       return translate(error, "Stream WAL from PostgreSQL", this.#settings);
     });
     await running.start(
@@ -133,8 +156,29 @@ class Session implements ReplicationSession {
     return running;
   }
 
+  /** A setting with a unit, in the smallest of its units. */
+  async #show(
+    setting: string,
+    units: Readonly<Record<string, number>>,
+    options: Waiting,
+  ): Promise<number> {
+    const [column] = await this.#row(`SHOW ${setting}`, options);
+    const match = /^(\d+)([A-Za-z]*)$/.exec(text(column));
+    const unit = units[match?.[2] ?? ""];
+    if (match === null || unit === undefined) throw unexpected(`"${text(column)}" as ${setting}`);
+    return Number(match[1]) * unit;
+  }
+
   /** The one row that a command answers with. */
   async #row(command: string, options: Waiting): Promise<Row> {
+    const row = await this.#run(command, options);
+    if (row !== undefined) return row;
+    this.#wire.destroy();
+    throw unexpected(`no row in answer to ${command}`);
+  }
+
+  /** Runs a command to its end; its one row, if it answers with one. */
+  async #run(command: string, options: Waiting): Promise<Row | undefined> {
     try {
       await this.#wire.write(encodeQuery(command));
       let row: Row | undefined;
@@ -148,7 +192,6 @@ class Session implements ReplicationSession {
             failure = new ServerError(message.code, message.message);
           } else if (message.kind === "ready") {
             if (failure !== undefined) throw failure;
-            if (row === undefined) throw unexpected(`no row in answer to ${command}`);
             return row;
           } else if (message.kind !== "command_complete") {
             throw unexpected(`${message.kind} in answer to ${command}`);
@@ -174,6 +217,10 @@ class Session implements ReplicationSession {
 }
 
 const UNDEFINED_FILE = "58P01";
+const NOT_IN_PREREQUISITE_STATE = "55000";
+const BYTE_UNITS = { kB: 2 ** 10, MB: 2 ** 20, GB: 2 ** 30 };
+/** Zero, which means never, has no unit. */
+const TIME_UNITS = { "": 1, ms: 1, s: 1000, min: 60_000, h: 3_600_000, d: 86_400_000 };
 
 class RunningReplication implements Replication {
   readonly #wire: ReplicationWire;

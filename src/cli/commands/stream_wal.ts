@@ -6,15 +6,20 @@
 
 import { formatLsn } from "../../domain/lsn.ts";
 import {
+  slotFields,
   STREAM_WAL_DEFAULTS,
   type StreamProgress,
   streamWal,
+  type StreamWalConfig,
 } from "../../features/walstream/mod.ts";
+import { openLocalFiles } from "../../adapters/localfs/files.ts";
 import { createReplicationSource } from "../../adapters/postgres/replication_source.ts";
+import { AppError } from "../../base/failure.ts";
 import { TaskGroup } from "../../base/task_group.ts";
 import type { Logger } from "../../base/log.ts";
 import { openWalServer } from "../clients.ts";
 import type { RunCommand } from "../commands.ts";
+import type { Settings } from "../settings.ts";
 
 const STATUS_INTERVAL_MS = 60_000;
 
@@ -22,6 +27,7 @@ const STATUS_INTERVAL_MS = 60_000;
 export const run: RunCommand = async (context) => {
   const { clock, random, signal } = context;
   const config = await context.loadConfig(["source", "client", "client.wal"]);
+  const source = sourceSettings(config.source);
   const log = context.log.with({ component: "stream-wal", cluster: config.client.cluster_name });
   using server = await openWalServer(config, context);
   let latest: StreamProgress | undefined;
@@ -30,11 +36,13 @@ export const run: RunCommand = async (context) => {
     while (!stopped.aborted) {
       await clock.sleep(STATUS_INTERVAL_MS, { signal: stopped }).catch(ignoreAbort(stopped));
       if (latest?.state === "streaming") logProgress(log, "WAL is streaming", latest);
+      else if (latest?.state === "connecting") logProgress(log, "WAL is not streaming", latest);
     }
   });
   await streamWal({
     source: createReplicationSource({ connectionString: config.source.dsn, clock }),
     server,
+    files: openLocalFiles(),
     clock,
     random,
     log,
@@ -48,10 +56,28 @@ export const run: RunCommand = async (context) => {
   }, {
     ...STREAM_WAL_DEFAULTS,
     cluster: config.client.cluster_name,
-    slot: config.source.slot,
-    statusIntervalMs: config.source.standby_message_timeout_seconds * 1000,
+    ...source,
   }, { signal });
 };
+
+/** Files of existing installations say 0 for a default. */
+function sourceSettings(source: Settings<"source">["source"]): Partial<StreamWalConfig> {
+  const { statusIntervalMs, sendBytesMax } = STREAM_WAL_DEFAULTS;
+  const budgetBytes = source.slot_wal_budget_bytes || undefined;
+  if (source.slot_release === "over_budget" && budgetBytes === undefined) {
+    throw new AppError(
+      "config",
+      "Read configuration: source.slot_release is over_budget, wanted source.slot_wal_budget_bytes with it",
+    );
+  }
+  return {
+    slot: source.slot,
+    statusIntervalMs: source.standby_message_timeout_seconds * 1000 || statusIntervalMs,
+    holdMs: source.flush_timeout_ms,
+    sendBytesMax: source.buffer_size || sendBytesMax,
+    slotLimits: { budgetBytes, release: source.slot_release },
+  };
+}
 
 function ignoreAbort(signal: AbortSignal): (error: unknown) => void {
   return (error) => {
@@ -69,5 +95,7 @@ function logProgress(log: Logger, message: string, progress: StreamProgress): vo
     flush_lag_ms_p50: progress.flushLag.p50Ms,
     flush_lag_ms_p99: progress.flushLag.p99Ms,
     failures: progress.failures,
+    ...(progress.lastError === undefined ? {} : { last_error: progress.lastError }),
+    ...(progress.slot === undefined ? {} : slotFields(progress.slot)),
   });
 }

@@ -22,6 +22,8 @@ export const AppendOpen = message("AppendOpen", {
 export const AppendData = message("AppendData", {
   lsn: scalar(1, "fixed64"),
   data: scalar(2, "bytes"),
+  zstd: scalar(3, "bytes"),
+  size: scalar(4, "uint32"),
 });
 
 /** What a client sends. */

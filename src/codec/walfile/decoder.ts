@@ -6,8 +6,6 @@
  * @module
  */
 
-import { zstdDecompressSync } from "node:zlib";
-
 import { type Bytes, concat, equalBytes } from "../../base/bytes.ts";
 import { AppError } from "../../base/failure.ts";
 import {
@@ -26,6 +24,7 @@ import {
   type WalFileDescription,
   type WalFileKeys,
 } from "./format.ts";
+import { decompressUnit } from "./unit_frame.ts";
 
 interface PendingUnit extends UnitLead {
   readonly mac: Uint8Array;
@@ -138,13 +137,10 @@ export class WalFileDecoder {
     if (unit.endOffset > opened.description.sizeBytes) throw this.#damaged("is too long");
     let content: Bytes;
     try {
-      content = concat([
-        zstdDecompressSync(this.#decrypt(opened.keys, frame), { maxOutputLength: walBytes }),
-      ]);
+      content = decompressUnit(this.#decrypt(opened.keys, frame), walBytes);
     } catch (error) {
       throw this.#damaged("does not decompress", error);
     }
-    if (content.length !== walBytes) throw this.#damaged("has another length than it says");
     this.#offset = unit.endOffset;
     return content;
   }

@@ -6,8 +6,6 @@
  * @module
  */
 
-import { constants, zstdCompressSync } from "node:zlib";
-
 import { assert } from "../../base/assert.ts";
 import { type Bytes, concat } from "../../base/bytes.ts";
 import {
@@ -17,16 +15,12 @@ import {
   encodeHeader,
   encodeLead,
   MAC_BYTES,
-  UNIT_FRAME_BYTES_MAX,
   UNIT_WAL_BYTES_MAX,
   unitMac,
   type WalFileDescription,
   type WalFileKeys,
 } from "./format.ts";
-
-const COMPRESSION = {
-  params: { [constants.ZSTD_c_compressionLevel]: 1, [constants.ZSTD_c_checksumFlag]: 1 },
-};
+import { compressUnit } from "./unit_frame.ts";
 
 /** What a new file is made from. */
 export interface WalFileEncoding {
@@ -58,16 +52,17 @@ export class WalFileEncoder {
     return this.#offset;
   }
 
-  /** One unit: 1 to {@link UNIT_WAL_BYTES_MAX} content bytes (borrowed) as the next bytes of the file. */
-  unit(content: Uint8Array): Bytes {
+  /**
+   * One unit: 1 to {@link UNIT_WAL_BYTES_MAX} content bytes (borrowed) as the next bytes of the file. `frame` is the frame
+   * that holds exactly them, where there is one already.
+   */
+  unit(content: Uint8Array, frame: Uint8Array = compressUnit(content)): Bytes {
     this.#offset += content.length;
     assert(
       content.length > 0 && content.length <= UNIT_WAL_BYTES_MAX,
       "a unit has 1 byte to 1 MiB",
     );
     assert(this.#offset <= this.#sizeBytes, "the content is not longer than described");
-    const frame = zstdCompressSync(content, COMPRESSION);
-    assert(frame.length <= UNIT_FRAME_BYTES_MAX, "a zstd frame keeps its bound");
     return this.#seal(encodeLead({ frameBytes: frame.length, endOffset: this.#offset }), frame);
   }
 

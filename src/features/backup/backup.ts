@@ -139,8 +139,6 @@ class BackupRun {
     for (const tree of trees) await this.#uploadTree(tree, options);
     await this.#uploadControlFile(server, options);
     const stop = await session.stopBackup(options);
-    // The segment with the end of the backup becomes complete; a standby depends on its primary for that.
-    if (!session.inRecovery) await session.switchWal(options);
     return this.#metadata(session, tablespaces, { startLsn, stop, startedAtSeconds });
   }
 

@@ -65,7 +65,6 @@ Deno.test("a backup calls PostgreSQL in order, stores every part and is listed a
     "start b1 fast",
     "tablespaces",
     "stop",
-    "switch",
     "close",
   ]);
   assert.deepEqual(await listed(world), ["b1"]);
@@ -215,7 +214,7 @@ Deno.test("any other failure to read a file ends the backup, closes the session 
 });
 
 Deno.test("an abort or a failure before any call of PostgreSQL leaves no backup", async () => {
-  for (const call of ["connect", "start b1 fast", "tablespaces", "stop", "switch"]) {
+  for (const call of ["connect", "start b1 fast", "tablespaces", "stop"]) {
     for (const how of ["abort", "fail"]) {
       const world = await BackupWorld.create();
       const controller = new AbortController();
@@ -303,14 +302,13 @@ Deno.test("an end exactly on a segment boundary belongs to the segment before", 
   assert.equal(metadata.endWal, "000000010000000000000003");
 });
 
-Deno.test("the timeline comes from the backup label; a standby's segment is not switched", async () => {
+Deno.test("the timeline comes from the backup label", async () => {
   const world = await BackupWorld.create();
   world.source.timeline = 3;
   world.source.inRecovery = true;
   const { metadata } = await backup(world);
   assert.equal(metadata.timeline, 3);
   assert.equal(metadata.startWal, "000000030000000000000002");
-  assert.ok(!world.source.calls.includes("switch"));
 });
 
 Deno.test("a label of another backup, or none, is refused before anything is committed", async () => {
@@ -408,6 +406,19 @@ Deno.test("WAL that does not arrive is an error that names the missing files", a
   await failure;
   world.walAnswers = [new AppError("permission", "no")];
   await assert.rejects(backup(world, { name: "b2" }), { kind: "permission" });
+});
+
+Deno.test("WAL that is lost is not waited for", async () => {
+  const world = await BackupWorld.create();
+  world.walAnswers = [["000000010000000000000002"]];
+  const start = "000000010000000000000002.partial";
+  world.walGaps = [{ recordedAtMs: 1, start, end: "000000010000000000000009" }];
+  const before = world.clock.monotonicMs();
+  await assert.rejects(backup(world), {
+    kind: "source",
+    message: /000000010000000000000002 is lost/,
+  });
+  assert.equal(world.clock.monotonicMs(), before);
 });
 
 Deno.test("an abort while waiting for WAL ends at once and leaves the stored backup", async () => {

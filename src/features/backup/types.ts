@@ -18,7 +18,7 @@ export interface BackupDeps {
   readonly source: BackupSource;
   readonly files: Files;
   readonly repository: RepositorySession;
-  readonly wal: Pick<WalServer, "closeBackup">;
+  readonly wal: Pick<WalServer, "closeBackup" | "metadata">;
   readonly clock: Clock;
   readonly log: Logger;
 }

@@ -5,6 +5,8 @@
  * @module
  */
 
+export type { SlotLevel, SlotLimits, SlotStatus } from "./slot_governor.ts";
+export { slotFields } from "./slot_watch.ts";
 export { streamWal } from "./stream_wal.ts";
 export {
   type FlushLag,

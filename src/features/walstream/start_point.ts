@@ -25,14 +25,15 @@ export interface StartPoint {
   readonly start: Lsn;
 }
 
-/** Name of the segment to propose: where the slot holds WAL, else where PostgreSQL is. */
+/** Name of the segment to propose: where the slot holds WAL, on the timeline it was written on, else where PostgreSQL is. */
 export function proposeStart(
   system: SystemIdentification,
-  slot: SlotState,
+  slot: SlotState | undefined,
   segmentSizeBytes: number,
 ): string {
-  const position = slot.restartLsn ?? system.position;
-  return segmentName(system.timeline, position, segmentSizeBytes);
+  return slot?.restartLsn === undefined
+    ? segmentName(system.timeline, system.position, segmentSizeBytes)
+    : segmentName(slot.restartTimeline ?? system.timeline, slot.restartLsn, segmentSizeBytes);
 }
 
 /** Takes the answered name apart; `.partial` is dropped. Throws `protocol`. */

@@ -18,11 +18,11 @@ const ANCESTORS = [
   { timeline: timelineId(2), switchPoint: parseLsn("0/4000000") },
 ];
 
-Deno.test("proposeStart() prefers the slot's position to the current one", () => {
+Deno.test("proposeStart() prefers the slot's position to the current one, on its timeline", () => {
   const nothing = { restartLsn: undefined, restartTimeline: undefined };
   assert.equal(proposeStart(system(3), nothing, SIZE), "000000030000000000000005");
   const slot = { restartLsn: parseLsn("0/4000010"), restartTimeline: timelineId(1) };
-  assert.equal(proposeStart(system(3), slot, SIZE), "000000030000000000000004");
+  assert.equal(proposeStart(system(3), slot, SIZE), "000000010000000000000004");
 });
 
 Deno.test("parseAnswer() drops .partial and refuses everything that is no segment", () => {

@@ -10,7 +10,15 @@
 import { assert } from "../../base/assert.ts";
 import { concat } from "../../base/bytes.ts";
 import { AppError } from "../../base/failure.ts";
-import { formatLsn, type Lsn, LSN_ZERO, lsnAdd, lsnDistance, lsnMax } from "../../domain/lsn.ts";
+import {
+  formatLsn,
+  type Lsn,
+  lsn,
+  LSN_ZERO,
+  lsnAdd,
+  lsnDistance,
+  lsnMax,
+} from "../../domain/lsn.ts";
 import type { ReplicationMessage, StandbyStatus } from "../../ports/postgres.ts";
 
 /** What happened. */
@@ -19,6 +27,8 @@ export type StreamEvent =
   | { readonly kind: "messages"; readonly messages: readonly ReplicationMessage[] }
   /** The server acknowledged everything before `position`. */
   | { readonly kind: "durable"; readonly position: Lsn }
+  /** Nothing that is held may wait longer: its time is over, or no more will come. */
+  | { readonly kind: "flush" }
   | { readonly kind: "tick" };
 
 /** What to do, in this order. Bytes are owned. */
@@ -35,18 +45,23 @@ export interface StreamMachineOptions {
   /** Nothing below is reported: the slot's restart position. */
   readonly reportMin: Lsn;
   readonly statusIntervalMs: number;
+  /** What has arrived is joined up to this; a larger message passes as it is. */
+  readonly sendBytesMax: number;
+  /** How long WAL is held so that more may join it; 0 sends what one reading brought at once. */
+  readonly holdMs: number;
   /** Monotonic. */
   readonly nowMs: number;
 }
 
-/** Small messages are joined up to this; larger ones pass as they are. */
-export const SEND_BYTES_MAX = 1 << 20;
-
 /** See the module comment. */
 export class StreamMachine {
   readonly #options: StreamMachineOptions;
-  /** End of what was received; every byte from `start` up to here was handed out to be sent. */
+  /** End of what was received; every byte from `start` up to here was handed out to be sent, or is held. */
   #received: Lsn;
+  /** The last bytes before `#received`, not yet handed out. */
+  #held: Uint8Array[] = [];
+  #heldBytes = 0;
+  #heldSinceMs = 0;
   #durable: Lsn = LSN_ZERO;
   #reported: Lsn;
   #walEnd: Lsn = LSN_ZERO;
@@ -75,6 +90,11 @@ export class StreamMachine {
     return this.#walEnd;
   }
 
+  /** When `flush` is due; undefined while nothing is held. Monotonic. */
+  get flushDueMs(): number | undefined {
+    return this.#heldBytes === 0 ? undefined : this.#heldSinceMs + this.#options.holdMs;
+  }
+
   /** When the next status is due if nothing else happens; monotonic. */
   get statusDueMs(): number {
     return this.#lastStatusMs + this.#options.statusIntervalMs;
@@ -87,25 +107,17 @@ export class StreamMachine {
         return this.#messages(event.messages, nowMs);
       case "durable":
         return this.#acknowledged(event.position) ? [this.#status(nowMs)] : [];
+      case "flush":
+        return this.#release();
       case "tick":
         return nowMs >= this.statusDueMs ? [this.#status(nowMs)] : [];
     }
   }
 
   #messages(messages: readonly ReplicationMessage[], nowMs: number): StreamEffect[] {
+    const { sendBytesMax, holdMs } = this.#options;
     let replyRequested = false;
     const sends: StreamEffect[] = [];
-    let position = this.#received;
-    let parts: Uint8Array[] = [];
-    let sizeBytes = 0;
-    const flush = () => {
-      const [first] = parts;
-      if (first === undefined) return;
-      sends.push({ kind: "send", position, bytes: parts.length === 1 ? first : concat(parts) });
-      position = lsnAdd(position, sizeBytes);
-      parts = [];
-      sizeBytes = 0;
-    };
     for (const message of messages) {
       this.#walEnd = lsnMax(this.#walEnd, message.walEnd);
       if (message.kind === "keepalive") {
@@ -118,14 +130,26 @@ export class StreamMachine {
           `Receive WAL at ${formatLsn(message.start)}: wanted ${formatLsn(this.#received)}`,
         );
       }
-      if (sizeBytes + message.bytes.length > SEND_BYTES_MAX) flush();
-      parts.push(message.bytes);
-      sizeBytes += message.bytes.length;
+      if (this.#heldBytes + message.bytes.length > sendBytesMax) sends.push(...this.#release());
+      if (this.#heldBytes === 0) this.#heldSinceMs = nowMs;
+      this.#held.push(message.bytes);
+      this.#heldBytes += message.bytes.length;
       this.#received = lsnAdd(this.#received, message.bytes.length);
     }
-    flush();
+    if (holdMs === 0 || this.#heldBytes >= sendBytesMax) sends.push(...this.#release());
     // The answer goes first: sending may wait for a server that stalls.
     return replyRequested ? [this.#status(nowMs), ...sends] : sends;
+  }
+
+  /** What is held, as one piece. */
+  #release(): StreamEffect[] {
+    const [first] = this.#held;
+    if (first === undefined) return [];
+    const bytes = this.#held.length === 1 ? first : concat(this.#held);
+    const position = lsn(this.#received - BigInt(this.#heldBytes));
+    this.#held = [];
+    this.#heldBytes = 0;
+    return [{ kind: "send", position, bytes }];
   }
 
   /** True when PostgreSQL should hear of it. */

@@ -4,8 +4,9 @@ import { concat } from "../../base/bytes.ts";
 import { isKind } from "../../base/failure.ts";
 import { lsn, LSN_ZERO, lsnAdd } from "../../domain/lsn.ts";
 import type { ReplicationMessage } from "../../ports/postgres.ts";
-import { SEND_BYTES_MAX, type StreamEffect, StreamMachine } from "./stream_machine.ts";
+import { type StreamEffect, StreamMachine } from "./stream_machine.ts";
 
+const SEND_BYTES_MAX = 1 << 20;
 const START = lsn(0x100_0000n);
 const data = (start: bigint, sizeBytes: number): ReplicationMessage => ({
   kind: "data",
@@ -13,12 +14,14 @@ const data = (start: bigint, sizeBytes: number): ReplicationMessage => ({
   walEnd: lsn(start + 5n),
   bytes: new Uint8Array(sizeBytes).fill(Number(start % 251n)),
 });
-const machineOf = (options: { reported?: bigint; reportMin?: bigint } = {}) =>
+const machineOf = (options: { reported?: bigint; reportMin?: bigint; holdMs?: number } = {}) =>
   new StreamMachine({
     start: START,
     reported: lsn(options.reported ?? 0n),
     reportMin: lsn(options.reportMin ?? 0n),
     statusIntervalMs: 100,
+    sendBytesMax: SEND_BYTES_MAX,
+    holdMs: options.holdMs ?? 0,
     nowMs: 0,
   });
 const statuses = (effects: readonly StreamEffect[]) =>
@@ -45,6 +48,21 @@ Deno.test("StreamMachine joins small messages, keeps their order, and answers be
     ]),
   });
   assert.equal(machine.received, START + 30n + BigInt(SEND_BYTES_MAX));
+});
+
+Deno.test("StreamMachine holds WAL until it is asked for, or too much", () => {
+  const machine = machineOf({ holdMs: 50 });
+  assert.deepEqual(machine.step({ kind: "messages", messages: [data(START, 10)] }, 5), []);
+  assert.equal(machine.flushDueMs, 55);
+  assert.deepEqual(machine.step({ kind: "messages", messages: [data(START + 10n, 10)] }, 20), []);
+  assert.equal(machine.flushDueMs, 55, "the oldest byte counts");
+  const [send, ...more] = machine.step({ kind: "flush" }, 55);
+  assert.ok(send?.kind === "send" && send.position === START && send.bytes.length === 20);
+  assert.equal(more.length, 0);
+  assert.equal(machine.flushDueMs, undefined);
+  assert.deepEqual(machine.step({ kind: "flush" }, 60), []);
+  const full = { kind: "messages" as const, messages: [data(START + 20n, SEND_BYTES_MAX)] };
+  assert.equal(machine.step(full, 60).length, 1, "enough is sent at once");
 });
 
 Deno.test("StreamMachine reports what is durable, at once, and withholds it below the slot's position", () => {

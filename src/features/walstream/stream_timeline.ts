@@ -8,10 +8,10 @@
 
 import { abortable, linkSignals, type Waiting } from "../../base/abort.ts";
 import type { Clock } from "../../base/clock.ts";
-import { AppError } from "../../base/failure.ts";
+import { AppError, isKind } from "../../base/failure.ts";
 import { TaskGroup } from "../../base/task_group.ts";
 import type { Lsn } from "../../domain/lsn.ts";
-import type { Replication, ReplicationEnd } from "../../ports/postgres.ts";
+import type { Replication, ReplicationEnd, ReplicationMessage } from "../../ports/postgres.ts";
 import type { WalAppendStream } from "../../ports/wal_server.ts";
 import type { StreamEvent, StreamMachine } from "./stream_machine.ts";
 
@@ -29,8 +29,15 @@ export interface TimelineStream {
 
 /** How it went. */
 export interface TimelineResult {
-  readonly end: ReplicationEnd;
+  /** `wal_removed`: PostgreSQL no longer has what comes next. */
+  readonly end: ReplicationEnd | WalRemoved;
   readonly reported: Lsn;
+}
+
+/** PostgreSQL no longer has the WAL that was asked for. */
+export interface WalRemoved {
+  readonly kind: "wal_removed";
+  readonly cause: unknown;
 }
 
 /** See the module comment. An abort drains and then returns; it is no failure. */
@@ -75,11 +82,20 @@ class TimelineRun {
         accompanied.abort(DONE);
       });
       await group.join();
+    } catch (error) {
+      // A drain that took too long after PostgreSQL had failed: that failure is what counts, see below.
+      if (error !== this.#sourceFailure?.error) throw error;
     } finally {
       this.#stop.removeEventListener("abort", onStop);
     }
-    if (this.#sourceFailure !== undefined) throw this.#sourceFailure.error;
-    return { end: this.#end, reported: this.#stream.machine.reported };
+    return { end: this.#endOrThrow(), reported: this.#stream.machine.reported };
+  }
+
+  #endOrThrow(): TimelineResult["end"] {
+    if (this.#sourceFailure === undefined) return this.#end;
+    const { error } = this.#sourceFailure;
+    if (isKind(error, "not_found")) return { kind: "wal_removed", cause: error };
+    throw error;
   }
 
   async #pump(signal: AbortSignal): Promise<void> {
@@ -97,21 +113,50 @@ class TimelineRun {
     using reading = linkSignals(this.#stop, signal);
     const batches = this.#stream.replication.batches(reading)[Symbol.asyncIterator]();
     for (;;) {
-      let next: Awaited<ReturnType<typeof batches.next>>;
+      const batch = batches.next();
+      await this.#flushWhenDue(batch, signal);
+      let next: Awaited<typeof batch>;
       try {
-        next = await batches.next();
+        next = await batch;
       } catch (error) {
         signal.throwIfAborted();
         if (!this.#stop.aborted) {
           this.#sourceFailure = { error };
           this.#hurry.resolve();
         }
-        return;
+        break;
       }
-      if (next.done === true) return;
+      if (next.done === true) break;
       await this.#step({ kind: "messages", messages: next.value }, signal);
-      if (this.#stop.aborted) return;
+      if (this.#stop.aborted || this.#isLastWordWanted(next.value)) break;
     }
+    await this.#step({ kind: "flush" }, signal);
+  }
+
+  /** Sends what is held if its time comes before the batch does. Only the reader sends, so that the order stays. */
+  async #flushWhenDue(batch: Promise<unknown>, signal: AbortSignal): Promise<void> {
+    const { clock, machine } = this.#stream;
+    const dueMs = machine.flushDueMs;
+    if (dueMs === undefined) return;
+    using waiting = linkSignals(signal);
+    const waitMs = Math.max(0, dueMs - clock.monotonicMs());
+    const arrived = batch.then(() => false, () => false); // the caller looks at a failure
+    const due = clock.sleep(waitMs, waiting).then(() => true, () => false); // rejects when nobody waits any more
+    const isDue = await Promise.race([arrived, due]);
+    waiting.abort(DONE);
+    if (isDue) await this.#step({ kind: "flush" }, signal);
+  }
+
+  /**
+   * A server that confirms whole segments only leaves PostgreSQL waiting when it shuts down: then it asks for a reply until
+   * all it has sent is flushed. It asks at no other time, since our status is never late. Ending the stream has the rest
+   * confirmed, too.
+   */
+  #isLastWordWanted(batch: readonly ReplicationMessage[]): boolean {
+    const { append, machine } = this.#stream;
+    return append.confirmsSegmentsOnly === true &&
+      batch.some((message) => message.kind === "keepalive" && message.replyRequested) &&
+      machine.received >= machine.walEnd && machine.durable < machine.received;
   }
 
   async #acknowledge(signal: AbortSignal): Promise<void> {

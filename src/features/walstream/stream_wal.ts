@@ -7,7 +7,7 @@
  * @module
  */
 
-import type { Waiting } from "../../base/abort.ts";
+import { linkSignals, type Waiting } from "../../base/abort.ts";
 import {
   AppError,
   describeError,
@@ -17,21 +17,14 @@ import {
 } from "../../base/failure.ts";
 import type { Logger } from "../../base/log.ts";
 import { backoffMs } from "../../base/retry.ts";
-import { fromUtf8 } from "../../base/bytes.ts";
-import {
-  formatLsn,
-  type Lsn,
-  LSN_ZERO,
-  lsnMin,
-  segmentStart,
-  type TimelineId,
-  timelineId,
-} from "../../domain/lsn.ts";
-import { parseTimelineHistory, type TimelineSwitch } from "../../domain/timeline_history.ts";
-import type { ReplicationSession, SlotState, SystemIdentification } from "../../ports/postgres.ts";
+import { TaskGroup } from "../../base/task_group.ts";
+import { formatLsn, type Lsn, LSN_ZERO, lsnMax, lsnMin, segmentStart } from "../../domain/lsn.ts";
+import type { Replication, ReplicationEnd } from "../../ports/postgres.ts";
 import type { WalAppendStream } from "../../ports/wal_server.ts";
 import { FlushLagMeter } from "./flush_lag.ts";
-import { enterHistory, parseAnswer, proposeStart, type StartPoint } from "./start_point.ts";
+import { type Connection, Negotiation } from "./negotiation.ts";
+import { type DataLocation, type SlotPosition, watchSlot } from "./slot_watch.ts";
+import type { StartPoint } from "./start_point.ts";
 import { StreamMachine } from "./stream_machine.ts";
 import { streamTimeline } from "./stream_timeline.ts";
 import type { StreamProgress, StreamWalConfig, StreamWalDeps } from "./types.ts";
@@ -58,20 +51,18 @@ const RETRIED: ReadonlySet<FailureKind> = new Set([
   "cancelled",
 ]);
 
-/** A connection and what was learnt on it. */
-interface Connection {
-  readonly session: ReplicationSession;
-  readonly system: SystemIdentification;
-  readonly segmentSizeBytes: number;
-  readonly slot: SlotState;
-}
-
 class Streamer {
   readonly #deps: StreamWalDeps;
   readonly #config: StreamWalConfig;
   readonly #signal: AbortSignal;
   readonly #log: Logger;
+  readonly #negotiation: Negotiation;
   readonly #lag = new FlushLagMeter();
+  /** Of the connection that runs. */
+  #endConnection: (reason: unknown) => void = () => {};
+  #location: DataLocation | undefined;
+  /** Where the slot began to hold WAL back when this connection began. */
+  #slotRestart: Lsn = LSN_ZERO;
   /** Failures since WAL was last acknowledged. */
   #attempt = 0;
   #progress: Omit<StreamProgress, "flushLag"> = {
@@ -83,6 +74,7 @@ class Streamer {
     reported: LSN_ZERO,
     walEnd: LSN_ZERO,
     receivedBytes: 0,
+    slot: undefined,
     failures: 0,
     lastError: undefined,
   };
@@ -92,17 +84,35 @@ class Streamer {
     this.#config = config;
     this.#signal = signal;
     this.#log = deps.log.with({ component: "streamer", cluster: config.cluster });
+    this.#negotiation = new Negotiation(deps.server, config, this.#log);
   }
 
   async run(): Promise<void> {
+    await using tasks = new TaskGroup(new AbortController().signal);
+    using accompanied = linkSignals(tasks.signal);
+    tasks.start(() => this.#watchSlot(accompanied));
+    tasks.start(async (failed) => {
+      using life = linkSignals(this.#signal, failed);
+      try {
+        await this.#run(life.signal);
+      } finally {
+        accompanied.abort(STOPPED);
+      }
+    });
+    await tasks.join();
+  }
+
+  async #run(stop: AbortSignal): Promise<void> {
     this.#publish({});
-    while (!this.#signal.aborted) {
+    while (!stop.aborted) {
+      using life = linkSignals(stop);
+      this.#endConnection = (reason) => life.abort(reason);
       try {
         this.#publish({ state: "connecting" });
-        await this.#connection();
+        await this.#connection(life.signal);
       } catch (error) {
-        if (!this.#signal.aborted) await this.#failed(error);
-        else if (error !== this.#signal.reason) {
+        if (!life.signal.aborted) await this.#failed(error, stop);
+        else if (error !== life.signal.reason) {
           this.#log.warn("Stopped without a clean end", {}, error);
         }
       }
@@ -111,41 +121,65 @@ class Streamer {
     this.#publish({ state: "stopped" });
   }
 
+  #watchSlot(options: Waiting): Promise<void> {
+    return watchSlot({
+      deps: this.#deps,
+      config: this.#config,
+      log: this.#log,
+      position: () => this.#slotPosition(),
+      location: () => this.#location,
+      onStatus: (slot) => this.#publish({ slot }),
+      onRelease: (status) => {
+        if (!this.#negotiation.releaseSlot(status)) return;
+        this.#endConnection(new AppError("cancelled", "The replication slot is to be given up"));
+      },
+    }, options);
+  }
+
+  /** Known while the stream is caught up. */
+  #slotPosition(): SlotPosition | undefined {
+    const { state, timeline, received, durable, reported, walEnd } = this.#progress;
+    if (state !== "streaming" || timeline === undefined) return undefined;
+    if (durable !== received || walEnd > received) return undefined;
+    return { restart: lsnMax(this.#slotRestart, reported), walEnd: received, timeline };
+  }
+
   /** Waits before the next try, or throws what cannot be cured. */
-  async #failed(error: unknown): Promise<void> {
+  async #failed(error: unknown, stop: AbortSignal): Promise<void> {
     const failures = this.#progress.failures + 1;
     const lastError = describeError(error);
     if (!RETRIED.has(failureKind(error))) {
       this.#publish({ state: "failed", failures, lastError });
       throw error;
     }
-    if (this.#attempt === 0) {
+    // Told once per reason: the second, that another writer is there, must not hide behind the first.
+    if (this.#attempt === 0 || lastError !== this.#progress.lastError) {
       this.#log.warn("Streaming was interrupted, trying again", this.#positions(), error);
     }
     this.#lag.forget();
     this.#publish({ state: "connecting", failures, lastError });
-    const waitMs = backoffMs(this.#config.backoff, this.#attempt++, this.#deps.random);
+    const { backoff, heldBackoffMsMax } = this.#config;
+    const maxMs = isHeld(error) ? Math.min(backoff.maxMs, heldBackoffMsMax) : backoff.maxMs;
+    const waitMs = backoffMs({ ...backoff, maxMs }, this.#attempt++, this.#deps.random);
     try {
-      await this.#deps.clock.sleep(waitMs, { signal: this.#signal });
+      await this.#deps.clock.sleep(waitMs, { signal: stop });
     } catch (reason) {
-      if (!this.#signal.aborted) throw reason;
+      if (!stop.aborted) throw reason;
     }
   }
 
   /** One connection to PostgreSQL, from its start to its end. */
-  async #connection(): Promise<void> {
-    const options = { signal: this.#signal };
-    await using session = await this.#deps.source.connect(options);
-    const system = await session.identifySystem(options);
-    this.#publish({ systemId: system.systemId });
-    const segmentSizeBytes = await session.segmentSizeBytes(options);
-    const slot = await this.#ensureSlot(session);
-    const connection = { session, system, segmentSizeBytes, slot };
-    let at = await this.#negotiate(connection);
+  async #connection(signal: AbortSignal): Promise<void> {
+    await using session = await this.#deps.source.connect({ signal });
+    const connection = await this.#negotiation.connect(session, { signal });
+    this.#publish({ systemId: connection.system.systemId });
+    this.#location = connection.location;
+    this.#slotRestart = connection.slot.restartLsn ?? LSN_ZERO;
+    let at = await this.#negotiation.negotiate(connection);
     let reported = LSN_ZERO;
-    while (!this.#signal.aborted) {
+    while (!signal.aborted) {
       const result = await this.#stream(connection, at, reported);
-      if (this.#signal.aborted) return;
+      if (signal.aborted) return;
       const end = result.end;
       if (end.kind === "ended") {
         throw new AppError(
@@ -165,74 +199,13 @@ class Streamer {
         switchPoint: formatLsn(end.nextStart),
       });
       // Stored before any WAL of the timeline: a restore must never find WAL whose origin it cannot tell.
-      await this.#storeHistory(connection, end.nextTimeline);
+      await this.#negotiation.storeHistory(connection, end.nextTimeline);
       reported = lsnMin(result.reported, end.nextStart);
       at = {
         timeline: end.nextTimeline,
-        start: segmentStart(end.nextStart, segmentSizeBytes),
+        start: segmentStart(end.nextStart, connection.segmentSizeBytes),
       };
     }
-  }
-
-  async #ensureSlot(session: ReplicationSession): Promise<SlotState> {
-    const options = { signal: this.#signal };
-    const { slot } = this.#config;
-    const existing = await session.readSlot(slot, options);
-    if (existing !== undefined) return existing;
-    await session.createSlot(slot, options);
-    this.#log.info("Created the replication slot", { slot });
-    const created = await session.readSlot(slot, options);
-    if (created === undefined) {
-      throw new AppError("source", `Create replication slot "${slot}": it vanished at once`);
-    }
-    return created;
-  }
-
-  /** Agrees with the server on the first segment; stores the history files that lead to PostgreSQL's timeline. */
-  async #negotiate(connection: Connection): Promise<StartPoint> {
-    const { system, slot, segmentSizeBytes } = connection;
-    const proposal = proposeStart(system, slot, segmentSizeBytes);
-    const answer = await this.#deps.server.requestStart(
-      { cluster: this.#config.cluster, systemId: system.systemId, proposal },
-      { signal: this.#signal },
-    );
-    const wanted = parseAnswer(answer, segmentSizeBytes);
-    let ancestors: TimelineSwitch[] = [];
-    for (let timeline = 2; timeline <= system.timeline; timeline++) {
-      ancestors = await this.#storeHistory(connection, timelineId(timeline)) ?? ancestors;
-    }
-    const start = enterHistory(wanted, system, ancestors, segmentSizeBytes);
-    this.#log.info("Negotiated the start", {
-      proposal,
-      answer,
-      timeline: start.timeline,
-      start: formatLsn(start.start),
-    });
-    return start;
-  }
-
-  /** Its ancestors; undefined when PostgreSQL has no such file, which only older timelines may lack. */
-  async #storeHistory(
-    connection: Connection,
-    timeline: TimelineId,
-  ): Promise<TimelineSwitch[] | undefined> {
-    const options = { signal: this.#signal };
-    let content: Uint8Array;
-    try {
-      ({ content } = await connection.session.timelineHistory(timeline, options));
-    } catch (error) {
-      // A restored cluster brings the history of its own timeline only; that file names all ancestors.
-      if (!isKind(error, "not_found") || timeline >= connection.system.timeline) throw error;
-      this.#log.warn("PostgreSQL has no history file of an older timeline", { timeline });
-      return undefined;
-    }
-    const ancestors = parseTimelineHistory(timeline, fromUtf8(content));
-    const { systemId } = connection.system;
-    await this.#deps.server.putHistory(
-      { cluster: this.#config.cluster, systemId, timeline, content },
-      options,
-    );
-    return ancestors;
   }
 
   /** Streams one timeline until it ends or until we are asked to stop. */
@@ -240,20 +213,20 @@ class Streamer {
     connection: Connection,
     at: StartPoint,
     reported: Lsn,
-  ): ReturnType<typeof streamTimeline> {
-    const { session, segmentSizeBytes, slot } = connection;
+  ): Promise<{ readonly end: ReplicationEnd; readonly reported: Lsn }> {
+    const { slot, segmentSizeBytes, statusIntervalMs, signal } = connection;
     const { clock } = this.#deps;
-    const options = { signal: this.#signal };
+    const { sendBytesMax, holdMs, drainTimeoutMs } = this.#config;
     await using append = await this.#openAppend(connection, at);
-    const replication = await session.startReplication(
-      { slot: this.#config.slot, start: append.start, timeline: at.timeline },
-      options,
-    );
+    const start = { timeline: at.timeline, start: append.start };
+    const replication = await this.#startReplication(connection, start);
     const machine = new StreamMachine({
       start: append.start,
       reported,
       reportMin: slot.restartLsn ?? LSN_ZERO,
-      statusIntervalMs: this.#config.statusIntervalMs,
+      statusIntervalMs,
+      sendBytesMax,
+      holdMs,
       nowMs: clock.monotonicMs(),
     });
     this.#log.info("Streaming", {
@@ -261,25 +234,50 @@ class Streamer {
       start: formatLsn(append.start),
       segmentSizeBytes,
     });
+    if (append.confirmsSegmentsOnly === true) {
+      this.#log.warn(
+        "This server confirms whole segments only: synchronous replication would wait for each",
+      );
+    }
     this.#publish({ state: "streaming", timeline: at.timeline, lastError: undefined });
-    return await streamTimeline({
+    const result = await streamTimeline({
       replication,
       append,
       machine,
       clock,
-      drainTimeoutMs: this.#config.drainTimeoutMs,
+      drainTimeoutMs,
       onDrain: () => this.#publish({ state: "draining" }),
       onStep: (receivedBytes) => this.#stepped(machine, receivedBytes),
-    }, options);
+    }, { signal });
+    const { end } = result;
+    if (end.kind !== "wal_removed") return { end, reported: result.reported };
+    // In the middle of a stream it is tried again first: the archive's needs are then known for sure.
+    if (machine.received === append.start) this.#negotiation.walRemoved(start);
+    throw walRemoved(start, end.cause);
+  }
+
+  async #startReplication(connection: Connection, start: StartPoint): Promise<Replication> {
+    const { session, signal } = connection;
+    try {
+      return await session.startReplication({ slot: this.#config.slot, ...start }, { signal });
+    } catch (error) {
+      if (isKind(error, "conflict")) {
+        this.#negotiation.slotInvalidated();
+        throw new AppError("source", `Stream WAL from ${formatLsn(start.start)}`, { cause: error });
+      }
+      if (!isKind(error, "not_found")) throw error;
+      this.#negotiation.walRemoved(start);
+      throw walRemoved(start, error);
+    }
   }
 
   async #openAppend(connection: Connection, at: StartPoint): Promise<WalAppendStream> {
-    const { system, segmentSizeBytes } = connection;
+    const { system, segmentSizeBytes, signal } = connection;
     const { cluster } = this.#config;
     try {
       return await this.#deps.server.append(
         { cluster, systemId: system.systemId, ...at, segmentSizeBytes },
-        { signal: this.#signal },
+        { signal },
       );
     } catch (error) {
       if (!isKind(error, "conflict")) throw error;
@@ -325,4 +323,18 @@ class Streamer {
       },
     });
   }
+}
+
+const STOPPED = new AppError("cancelled", "The streamer has stopped");
+
+/** It can get better: the next connection records a gap. */
+function walRemoved({ start }: StartPoint, cause: unknown): AppError {
+  return new AppError("source", `Stream WAL from ${formatLsn(start)}: PostgreSQL has removed it`, {
+    cause,
+  });
+}
+
+/** Another writer has the stream. */
+function isHeld(error: unknown): boolean {
+  return error instanceof AppError && error.cause !== undefined && isKind(error.cause, "conflict");
 }
