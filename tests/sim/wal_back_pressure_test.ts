@@ -40,6 +40,7 @@ Deno.test("a stalled disk stops the reading of WAL, and all of it arrives when t
     log: SILENT,
     signal: end.signal,
     trace: () => {},
+    onKilled: () => {},
     onPowerLoss: () => {},
     pretended: undefined,
     forgetsGaps: false,

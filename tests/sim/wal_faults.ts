@@ -63,6 +63,9 @@ export function faultsOf(targets: FaultTargets): Record<string, () => void> {
       network.serverDied("reset");
       restartServer();
     },
+    "server: killed at an operation": () => {
+      server.killAfterChecks = random.integer(1, 60);
+    },
     "server: power fails": () => server.losePower(),
     "server: power fails at an operation": () => {
       server.disk.crashAt(server.disk.operations + random.integer(1, 25));

@@ -20,8 +20,12 @@ const IS_DEEP = Deno.env.get("KLIO_TEST_DEEP") === "1";
 const SEEDS = IS_DEEP ? 10_000 : 300;
 /** A bug that takes more worlds than this to be found would live for days in the everyday suite. */
 const CANARY_SEEDS_MAX = 100;
-/** Worlds that failed once: they come first, for ever. */
-const FAILED_ONCE: readonly number[] = [];
+/**
+ * Worlds that failed once come first: the streamer gave up because another one had recorded the gap (1489, 4712); a gap was
+ * recorded twice because the first answer was lost (5099). Whoever changes what a seed draws finds their successors by
+ * taking back the fix.
+ */
+const FAILED_ONCE: readonly number[] = [1489, 4712, 5099];
 
 function story(seed: number, report: WorldReport): string {
   return `${describeError(report.violation)}\nKLIO_TEST_SEED=${seed}\n${report.trace.join("\n")}`;
@@ -41,7 +45,7 @@ Deno.test("whatever fails, acknowledged WAL survives, holes are recorded, and th
   }
   if (ONLY !== undefined) return;
   // That the worlds are not idle.
-  assert.ok(faults.size >= 18, `only ${[...faults].sort().join(", ")}`);
+  assert.ok(faults.size >= 19, `only ${[...faults].sort().join(", ")}`);
   assert.ok(losses >= 10, `WAL was lost ${losses} times only`);
 });
 

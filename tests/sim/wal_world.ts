@@ -186,6 +186,11 @@ class World {
       log: this.#log("server"),
       signal: this.#end.signal,
       trace: (text) => this.#note(text),
+      onKilled: () => {
+        this.#note("server: killed");
+        this.#network.serverDied("reset");
+        this.#restartLater(server);
+      },
       onPowerLoss: (survived) => this.#powerLost(server, survived),
       forgetsGaps: this.#canary === "records no gaps",
       pretended: Object.entries(pretended).find(([canary]) => canary === this.#canary)?.[1],
@@ -207,6 +212,10 @@ class World {
     this.#note("server: lost power");
     this.#network.serverDied("silence");
     this.#spawn(() => this.#ledger.verify(survived));
+    this.#restartLater(server);
+  }
+
+  #restartLater(server: SimServer): void {
     this.#later(this.#random.integer(0, 5000), () => this.#spawn(() => server.start()));
   }
 
@@ -351,6 +360,7 @@ class World {
     this.#healed = true;
     server.disk.crashAt(Number.POSITIVE_INFINITY);
     server.disk.clearFault();
+    server.killAfterChecks = Number.POSITIVE_INFINITY;
     server.syncMsMax = 4;
     this.#network.isPartitioned = false;
     this.#primary.start();

@@ -32,6 +32,8 @@ export interface SimServerOptions {
   readonly trace: (text: string) => void;
   /** Power failed; this is what survived, to be looked at and thrown away. */
   readonly onPowerLoss: (survived: MemoryFiles) => void;
+  /** The process died in the middle of its work, as {@link SimServer.killAfterChecks} wanted. */
+  readonly onKilled: () => void;
   /** Tests of the tests: what the disk only pretends. */
   readonly pretended: SlowCall | undefined;
   /** Test of the tests: gaps are not kept. */
@@ -56,6 +58,8 @@ export class SimServer {
   disk: MemoryFiles;
   /** How long a sync takes, at most. */
   syncMsMax = 4;
+  /** Looks at whether the process lives, two per call of the file system, until it is killed between two steps of its work. */
+  killAfterChecks = Number.POSITIVE_INFINITY;
   readonly #options: SimServerOptions;
   #life: Life | undefined;
 
@@ -107,7 +111,14 @@ export class SimServer {
     const disk = this.disk;
     return mortalFiles({
       files: disk,
-      isDead: () => life.isDead,
+      isDead: () => {
+        if (!life.isDead && --this.killAfterChecks <= 0) {
+          this.killAfterChecks = Number.POSITIVE_INFINITY;
+          this.kill();
+          this.#options.onKilled();
+        }
+        return life.isDead;
+      },
       wait: async (call) => {
         if (call !== "other") await clock.sleep(random.integer(0, this.syncMsMax), { signal });
       },
