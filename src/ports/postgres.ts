@@ -108,7 +108,6 @@ export interface BackupSession extends AsyncDisposable {
   readonly systemId: string;
   readonly dataDirectory: string;
   readonly segmentSizeBytes: number;
-  readonly inRecovery: boolean;
   /** `initdb` data checksums. */
   readonly dataChecksums: boolean;
   tablespaces(options: Waiting): Promise<readonly Tablespace[]>;

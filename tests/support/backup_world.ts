@@ -76,7 +76,6 @@ export class ScriptedSource implements BackupSource {
   readonly calls: string[] = [];
   tablespaces: readonly Tablespace[] = [];
   systemId = String(SYSTEM_ID);
-  inRecovery = false;
   startLsn: Lsn = parseLsn("0/2000028");
   stopLsn: Lsn = parseLsn("0/2000100");
   timeline = 1;
@@ -101,7 +100,6 @@ export class ScriptedSource implements BackupSource {
       systemId: this.systemId,
       dataDirectory: DATA_DIRECTORY,
       segmentSizeBytes: 16 << 20,
-      inRecovery: this.inRecovery,
       dataChecksums: true,
       async tablespaces(waiting) {
         await step("tablespaces", waiting);

@@ -22,7 +22,6 @@ const DESCRIBE = `select
   (select system_identifier::text from pg_control_system()) as system_id,
   current_setting('data_directory') as data_directory,
   (select bytes_per_wal_segment::text from pg_control_init()) as segment_size_bytes,
-  pg_is_in_recovery()::text as in_recovery,
   current_setting('data_checksums') as data_checksums`;
 /** In-place tablespaces (a developer option) have a relative location: they are inside the data directory. */
 const TABLESPACES =
@@ -51,7 +50,6 @@ class Session implements BackupSession {
   readonly systemId: string;
   readonly dataDirectory: string;
   readonly segmentSizeBytes: number;
-  readonly inRecovery: boolean;
   readonly dataChecksums: boolean;
   readonly #sql: SqlConnection;
 
@@ -62,7 +60,6 @@ class Session implements BackupSession {
     this.dataDirectory = text(facts, "data_directory");
     this.segmentSizeBytes = Number(text(facts, "segment_size_bytes"));
     checkSegmentSize(this.segmentSizeBytes);
-    this.inRecovery = text(facts, "in_recovery") === "true";
     this.dataChecksums = text(facts, "data_checksums") === "on";
   }
 

@@ -305,7 +305,6 @@ Deno.test("an end exactly on a segment boundary belongs to the segment before", 
 Deno.test("the timeline comes from the backup label", async () => {
   const world = await BackupWorld.create();
   world.source.timeline = 3;
-  world.source.inRecovery = true;
   const { metadata } = await backup(world);
   assert.equal(metadata.timeline, 3);
   assert.equal(metadata.startWal, "000000030000000000000002");

@@ -11,7 +11,6 @@ import { type Bytes, concat } from "../../base/bytes.ts";
 import { AppError } from "../../base/failure.ts";
 import { decodeIndirect } from "../../codec/kopia/indirect.ts";
 import type { RepositorySession } from "../../ports/repository_session.ts";
-import { ByteBudget } from "./byte_budget.ts";
 import { ObjectReader } from "./object_reader.ts";
 import { ObjectWriter } from "./object_writer.ts";
 
@@ -241,24 +240,4 @@ Deno.test("a consumer that leaves early ends the reading", async () => {
     break;
   }
   assert.ok(reads <= 1 + 3, `${reads} reads`);
-});
-
-Deno.test("ByteBudget serves in order, lets a giant in alone and survives an aborted wait", async () => {
-  const budget = new ByteBudget(10);
-  const order: string[] = [];
-  const first = await budget.acquire(6, WAITING);
-  const controller = new AbortController();
-  const aborted = budget.acquire(5, controller);
-  const giant = budget.acquire(100, WAITING).then((permit) => (order.push("giant"), permit));
-  const small = budget.acquire(1, WAITING).then((permit) => (order.push("small"), permit));
-  controller.abort(new AppError("cancelled", "Enough"));
-  await assert.rejects(aborted, { kind: "cancelled" });
-  assert.deepEqual(order, []);
-  first[Symbol.dispose]();
-  first[Symbol.dispose]();
-  using _giant = await giant;
-  assert.deepEqual(order, ["giant"]);
-  _giant[Symbol.dispose]();
-  using _small = await small;
-  assert.deepEqual(order, ["giant", "small"]);
 });

@@ -9,6 +9,7 @@
  */
 
 import type { Waiting } from "../../base/abort.ts";
+import { ByteBudget } from "../../base/byte_budget.ts";
 import type { Bytes } from "../../base/bytes.ts";
 import { AppError } from "../../base/failure.ts";
 import { TaskGroup } from "../../base/task_group.ts";
@@ -18,7 +19,6 @@ import { encodeIndirect, type IndirectEntry } from "../../codec/kopia/indirect.t
 import { indirectObjectId } from "../../codec/kopia/object_id.ts";
 import { newSplitter } from "../../codec/kopia/splitter.ts";
 import type { RepositorySession } from "../../ports/repository_session.ts";
-import { ByteBudget } from "./byte_budget.ts";
 
 /** Contents of this size and above are asked for before they are sent. */
 export const PROBE_BYTES_MIN = 50_000;
@@ -38,6 +38,9 @@ export interface WriterStatistics {
   readonly deduplicatedBytes: number;
 }
 
+/** Pieces in flight at once; the bytes are the bound that counts, this one is for files of a few bytes. */
+const PIECES_MAX = 1024;
+
 /** See the module comment. Many objects may be written at the same time. */
 export class ObjectWriter {
   readonly #repository: RepositorySession;
@@ -54,7 +57,7 @@ export class ObjectWriter {
     newSplitter(splitter);
     this.#repository = repository;
     this.#hasher = contentHasher(hashFunction, hmacSecret);
-    this.#budget = new ByteBudget(options.bytesInFlightMax);
+    this.#budget = new ByteBudget({ bytesMax: options.bytesInFlightMax, itemsMax: PIECES_MAX });
     this.#compression = supportsContentCompression ? COMPRESSION_ZSTD_FASTEST : 0;
   }
 
@@ -79,14 +82,17 @@ export class ObjectWriter {
       await using group = new TaskGroup(options.signal);
       const send = async () => {
         const data = piece.take();
-        const permit = await this.#budget.acquire(data.length, group);
+        await this.#budget.acquire(data.length, group);
         const index = entries.length;
         const entry = { start: lengthBytes, lengthBytes: data.length, objectId: "" };
         entries.push(entry);
         lengthBytes += data.length;
         group.start(async (signal) => {
-          using _ = permit;
-          entries[index] = { ...entry, objectId: await this.#put(prefix, data, { signal }) };
+          try {
+            entries[index] = { ...entry, objectId: await this.#put(prefix, data, { signal }) };
+          } finally {
+            this.#budget.release(data.length);
+          }
         });
       };
       for await (const block of blocks) {
