@@ -30,7 +30,6 @@ export interface StoredManifest {
 
 const HEAD = z.object({
   id: z.string().min(1),
-  labels: z.record(z.string(), z.string()).nullish(),
   modified: z.string(),
   deleted: z.boolean().default(false),
 });
@@ -94,22 +93,34 @@ function decodeEntry(text: string): StoredManifest {
   };
   const head = HEAD.safeParse({
     id: member("id"),
-    labels: member("labels"),
     modified: member("modified"),
     deleted: member("deleted"),
   });
   if (!head.success) {
     throw malformed(`field "${head.error.issues[0]?.path.join(".") ?? ""}" is malformed`);
   }
-  const { id, labels, modified, deleted } = head.data;
+  const { id, modified, deleted } = head.data;
   const data = members.get("data");
   return {
     id,
-    labels: labels ?? {},
+    labels: readLabels(member("labels") ?? {}),
     modifiedNs: parseGoTime(modified),
     deleted,
     ...(data === undefined || data === "null" ? {} : { data: utf8(data) }),
   };
+}
+
+/** By hand and not by zod, which drops a label called `__proto__`; Object.fromEntries defines properties, so it stays one. */
+function readLabels(value: unknown): Record<string, string> {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw malformed('field "labels" is malformed');
+  }
+  return Object.fromEntries(
+    Object.entries(value).map(([name, text]: [string, unknown]) => {
+      if (typeof text !== "string") throw malformed(`field "labels.${name}" is malformed`);
+      return [name, text];
+    }),
+  );
 }
 
 function malformed(what: string): AppError {

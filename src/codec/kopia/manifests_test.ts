@@ -88,3 +88,13 @@ Deno.test("decodeManifests() reports damage and bombs, never anything else", () 
     refused(pack(JSON.stringify({ entries: [value] })));
   }));
 });
+
+Deno.test("a label called __proto__ is a label like any other", () => {
+  const labels = Object.fromEntries([["type", "x"], ["__proto__", "y"]]);
+  const entry = { id: "a", labels, modifiedNs: 0n, deleted: false, data: utf8("{}") };
+  const [decoded] = decodeManifests(encodeManifests([entry]), 10_000);
+  assert.deepEqual(
+    Object.entries(decoded?.labels ?? {}).toSorted(),
+    Object.entries(labels).toSorted(),
+  );
+});
