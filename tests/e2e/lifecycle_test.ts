@@ -11,6 +11,7 @@ import type { LocalCluster } from "../../src/adapters/postgres/local_cluster.ts"
 import { reportNoGo, stockKopia } from "../support/stock_kopia.ts";
 import { testPostgres } from "../support/postgres.ts";
 import { SYSTEM_CLOCK } from "../../src/adapters/process/clock.ts";
+import { judgeByKopia } from "./kopia_judge.ts";
 import { startRestored, startWorld, type World } from "./world.ts";
 
 const SIGNAL = new AbortController().signal;
@@ -48,52 +49,6 @@ function isThere(path: string): boolean {
     if (error instanceof Deno.errors.NotFound) return false;
     throw error;
   }
-}
-
-/** Everything in a tree: path, kind, permissions, and content as a digest or link target. */
-async function fingerprint(root: string): Promise<Map<string, string>> {
-  const found = new Map<string, string>();
-  const walk = async (path: string, name: string): Promise<void> => {
-    const info = await Deno.lstat(path);
-    const mode = ((info.mode ?? 0) & 0o7777).toString(8);
-    if (info.isSymlink) found.set(name, `link ${await Deno.readLink(path)}`);
-    else if (info.isFile) {
-      const digest = new Uint8Array(
-        await crypto.subtle.digest("SHA-256", await Deno.readFile(path)),
-      );
-      found.set(name, `file ${mode} ${info.size} ${digest.toHex()}`);
-    } else {
-      found.set(name, `directory ${mode}`);
-      for await (const entry of Deno.readDir(path)) {
-        await walk(`${path}/${entry.name}`, `${name}/${entry.name}`);
-      }
-    }
-  };
-  await walk(root, "");
-  return found;
-}
-
-async function runKopia(
-  kopia: string,
-  home: string,
-  password: string,
-  args: readonly string[],
-): Promise<string> {
-  const { code, stdout, stderr } = await new Deno.Command(kopia, {
-    args: [...args, `--config-file=${home}/kopia.config`, "--no-progress"],
-    env: {
-      HOME: home,
-      KOPIA_PASSWORD: password,
-      KOPIA_CHECK_FOR_UPDATES: "false",
-      KOPIA_CACHE_DIRECTORY: `${home}/cache`,
-      KOPIA_LOG_DIR: `${home}/logs`,
-    },
-    stdin: "null",
-    stdout: "piped",
-    stderr: "piped",
-  }).output();
-  assert.equal(code, 0, `kopia ${args.join(" ")}: ${new TextDecoder().decode(stderr)}`);
-  return new TextDecoder().decode(stdout);
 }
 
 const SCHEMA = `
@@ -232,7 +187,12 @@ Deno.test("a cluster lives, is backed up, compared, restored and checked", async
     async () => {
       const kopia = await stockKopia();
       if (kopia === undefined) return reportNoGo();
-      await compareWithKopia(world, kopia, restored);
+      await judgeByKopia({
+        kopia,
+        directory,
+        restored: `${restored}/data`,
+        parts: ["controldata", "metadata", "pgdata", "tablespace"],
+      });
     },
   );
 
@@ -279,50 +239,4 @@ async function waitUntilStreamed({ sql }: World): Promise<void> {
       { ...OPTIONS, values: [row?.["lsn"]] },
     )).length > 0
   );
-}
-
-/** Files that klio adds to, or leaves out of, what is in the pgdata snapshot. */
-const ADDED = new Set([
-  "/backup_label",
-  "/tablespace_map",
-  "/recovery.signal",
-  "/postgresql.auto.conf",
-  "/global/pg_control",
-]);
-
-async function compareWithKopia(world: World, kopia: string, restored: string): Promise<void> {
-  const home = `${world.directory}/kopia`;
-  await Deno.mkdir(home);
-  const [password = ""] = (await Deno.readTextFile(`${world.directory}/encryption.key`)).split(
-    "\n",
-  );
-  const call = (...args: string[]) => runKopia(kopia, home, password, args);
-  await call(
-    "repository",
-    "connect",
-    "filesystem",
-    `--path=${world.directory}/server/base`,
-    "--readonly",
-  );
-  await call("snapshot", "verify", "--verify-files-percent=100");
-  await call("content", "verify", "--full");
-  const snapshots: { id: string; tags: Record<string, string> }[] = JSON.parse(
-    await call("snapshot", "list", "--all", "--json"),
-  );
-  assert.deepEqual(
-    snapshots.map((s) => s.tags["tag:klio.io/content"]).toSorted(),
-    ["controldata", "metadata", "pgdata", "tablespace"],
-  );
-  const pgdata = snapshots.find((s) => s.tags["tag:klio.io/content"] === "pgdata");
-  await call("restore", pgdata?.id ?? "", `${home}/pgdata`);
-  const theirs = await fingerprint(`${home}/pgdata`);
-  const ours = await fingerprint(`${restored}/data`);
-  // The link of the tablespace was sent elsewhere on purpose.
-  const same = (map: Map<string, string>) =>
-    new Map(
-      [...map].filter(([name]) =>
-        !ADDED.has(name) && !name.startsWith("/pg_tblspc/") && !name.startsWith("/pg_wal/")
-      ).toSorted(),
-    );
-  assert.deepEqual(same(ours), same(theirs));
 }
