@@ -105,7 +105,7 @@ const SAMPLES: Readonly<Record<keyof typeof RULES, readonly File[]>> = {
     { path: "main.ts", text: "import './a.ts';\n/**\n * Late.\n *\n * @module\n */\n" },
   ],
   machine: [
-    { path: "src/base/a.ts", text: `const x = "/work/main/src";` },
+    { path: "src/base/a.ts", text: `const x = "/work/of-mine/src";` },
     { path: "README.md", text: "run (/root/bin/x)" },
     { path: ".ci/run", text: "cd /home/somebody/x" },
   ],
