@@ -96,7 +96,9 @@ export const SECTIONS = {
     listen_address: HOST_PORT.default(`0.0.0.0:${PORTS.walTier1}`)
       .describe("where the WAL server listens"),
     verification: z.enum(VERIFICATION_POLICIES).default("hold")
-      .describe("hold: damaged WAL is neither stored nor acknowledged; warn: it is, with an error"),
+      .describe(
+        "hold: WAL is refused from a damaged record on; warn: it is archived, with an error in the log",
+      ),
   }),
 } as const;
 

@@ -3,9 +3,10 @@
  * of a record whose checksum was found right (or of what no checksum covers, see `codec/walrecord`). A record that is not
  * complete yet is stored, and acknowledged when its end has come.
  *
- * Policy `hold` (the default) takes nothing from the first violation on: what lies before it is stored and acknowledged, then
- * the stream fails with `corruption`. Policy `warn` tells of the violation and goes on as if there were no verification; the
- * verdict kept with the segment says so.
+ * Policy `hold` (the default) acknowledges nothing from the first violation on: what lies before it is stored and acknowledged,
+ * then the stream fails with `corruption`. The beginning of the damaged record may have been stored before its end told; it
+ * was not acknowledged, and the true bytes replace it (`segment_writer.ts`). Policy `warn` tells of the violation and goes on
+ * as if there were no verification; the verdict kept with the segment says so.
  *
  * @module
  */
